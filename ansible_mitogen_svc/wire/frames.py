@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The bytes of docs/protocol.md: payloads, agent messages, zygote frames and manifests.
+
+Called by the controller's sessions, by the agent (broker thread of the mitogen child) and by the zygote.
+Nothing here does I/O or keeps state beyond a FrameReader's unread bytes, so every function may run in any thread.
+Everything received is treated as hostile: a malformed input raises FrameError and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Tuple, Union
+
+AGENT_HANDLE = 7000
+"""Mitogen handle on which an agent takes its messages."""
+
+PROTOCOL = 1
+"""Version sent in a zygote's hello."""
+
+MAX_PAYLOAD = 1 << 30
+"""Largest payload of one zygote frame, in bytes; a bigger one ends the stream."""
+
+QUESTION = 0x80000000
+"""Call ids from here up are questions of a zygote to its agent."""
+
+Buffer = Union[bytes, bytearray, memoryview]
+Header = Dict[str, Any]
+
+_LENGTH = struct.Struct('!I')
+_FRAME = struct.Struct('!II')
+
+
+class FrameError(ValueError):
+    """Bytes that are not what docs/protocol.md describes, or are larger than allowed."""
+
+
+def pack_payload(header: Mapping[str, Any], blobs: Sequence[Buffer] = ()) -> bytes:
+    """Return one payload; `header["blobs"]` is added here and must not be given."""
+    if blobs:
+        header = dict(header, blobs=[len(blob) for blob in blobs])
+    text = json.dumps(header, separators=(',', ':')).encode()
+    return b''.join((_LENGTH.pack(len(text)), text, *blobs))
+
+
+def unpack_payload(payload: Buffer) -> Tuple[Header, List[bytes]]:
+    """Split a payload into its header (without `blobs`) and its blobs. Raises FrameError."""
+    header, offset, lengths = _open_payload(payload)
+    view = memoryview(payload)
+    blobs = []
+    for length in lengths:
+        blobs.append(bytes(view[offset:offset + length]))
+        offset += length
+    return header, blobs
+
+
+def unpack_header(payload: Buffer) -> Header:
+    """Return a payload's header alone, without copying its blobs. Raises FrameError."""
+    return _open_payload(payload)[0]
+
+
+def _open_payload(payload: Buffer) -> Tuple[Header, int, List[int]]:
+    """Parse and check a payload's front part: (header, offset of the first blob, blob lengths)."""
+    if len(payload) < _LENGTH.size:
+        raise FrameError('payload ends inside its header length')
+    size = _LENGTH.unpack_from(payload)[0]
+    offset = _LENGTH.size + size
+    if offset > len(payload):
+        raise FrameError('payload ends inside its header')
+    try:
+        header = json.loads(bytes(memoryview(payload)[_LENGTH.size:offset]))
+    except (ValueError, RecursionError) as error:
+        raise FrameError('payload header is not JSON: %s' % (error,)) from None
+    if not isinstance(header, dict):
+        raise FrameError('payload header is not an object')
+    lengths = header.pop('blobs', [])
+    if not isinstance(lengths, list) or not all(type(item) is int and item >= 0 for item in lengths):
+        raise FrameError('blob lengths are not a list of sizes')
+    if offset + sum(lengths) != len(payload):
+        raise FrameError('blob lengths do not add up to the payload')
+    return header, offset, lengths
+
+
+def pack_frame(call_id: int, payload: Buffer) -> bytes:
+    """Return one zygote frame. Raises FrameError when the payload is larger than MAX_PAYLOAD."""
+    if len(payload) > MAX_PAYLOAD:
+        raise FrameError('payload of %d bytes is larger than %d' % (len(payload), MAX_PAYLOAD))
+    return _FRAME.pack(len(payload), call_id) + bytes(payload)
+
+
+class FrameReader:
+    """Incremental parser of one direction of a zygote's stream. Owned by one thread."""
+
+    def __init__(self, limit: int = MAX_PAYLOAD) -> None:
+        self._limit = limit
+        self._chunks = bytearray()
+
+    def __len__(self) -> int:
+        """Bytes received and not yet returned as a frame."""
+        return len(self._chunks)
+
+    def feed(self, data: Buffer) -> Iterator[Tuple[int, bytes]]:
+        """Take bytes and yield each (call id, payload) they complete.
+
+        Raises FrameError at the announcement of a payload above the limit, after the frames before it.
+        """
+        self._chunks += data
+        offset = 0
+        try:
+            while len(self._chunks) - offset >= _FRAME.size:
+                length, call_id = _FRAME.unpack_from(self._chunks, offset)
+                if length > self._limit:
+                    raise FrameError('payload of %d bytes is larger than %d' % (length, self._limit))
+                end = offset + _FRAME.size + length
+                if end > len(self._chunks):
+                    break
+                payload = bytes(memoryview(self._chunks)[offset + _FRAME.size:end])
+                offset = end
+                yield call_id, payload
+        finally:
+            del self._chunks[:offset]
+
+
+def pack_agent_message(zygote: int, payload: Buffer) -> bytes:
+    """Return the data of a mitogen message to AGENT_HANDLE; zygote 0 is the agent itself."""
+    return _LENGTH.pack(zygote) + bytes(payload)
+
+
+def unpack_agent_message(data: Buffer) -> Tuple[int, bytes]:
+    """Return (zygote number, payload). Raises FrameError."""
+    if len(data) < _LENGTH.size:
+        raise FrameError('agent message ends inside its zygote number')
+    return _LENGTH.unpack_from(data)[0], bytes(memoryview(data)[_LENGTH.size:])
+
+
+def pack_manifest(files: Mapping[str, str]) -> Tuple[str, bytes]:
+    """Return (id, bytes) of the manifest of `{path in the module zip: sha256 hex}`."""
+    text = json.dumps(dict(files), sort_keys=True, separators=(',', ':')).encode()
+    return hashlib.sha256(text).hexdigest(), text
+
+
+def unpack_manifest(identity: str, text: Buffer) -> Dict[str, str]:
+    """Return the files of a manifest after comparing its bytes with its id. Raises FrameError."""
+    if hashlib.sha256(text).hexdigest() != identity:
+        raise FrameError('manifest does not have the id %s' % (identity,))
+    try:
+        files = json.loads(bytes(text))
+    except (ValueError, RecursionError) as error:
+        raise FrameError('manifest is not JSON: %s' % (error,)) from None
+    if not isinstance(files, dict) or not all(_is_file(path, digest) for path, digest in files.items()):
+        raise FrameError('manifest is not an object of paths and sha256 hex')
+    return files
+
+
+def _is_file(path: str, digest: object) -> bool:
+    """Say whether a manifest entry is a plain relative path and a digest (both end up in file names)."""
+    parts = path.split('/')
+    return is_sha256(digest) and '' not in parts and '.' not in parts and '..' not in parts and '\0' not in path
+
+
+def is_sha256(text: object) -> bool:
+    """Say whether something is the lower case hex of a sha256, safe as a file name."""
+    return isinstance(text, str) and len(text) == 64 and not text.strip('0123456789abcdef')
+
+
+def missing(wanted: Iterable[str], have: Mapping[str, object]) -> List[str]:
+    """Return the wanted digests which are not in `have`, each once, in order."""
+    return [digest for digest in dict.fromkeys(wanted) if digest not in have]
