@@ -34,9 +34,7 @@ class CustomBuildHook(BuildHookInterface[Any]):
         if version == "editable":
             link_checkout(root)
             return
-        build_data["force_include"].update(
-            {str(root / name): f"{COLLECTION}/{name}" for name in carried_files(root)}
-        )
+        build_data["force_include"].update({str(root / name): f"{COLLECTION}/{name}" for name in carried_files(root)})
         for path in write_metadata(root, Path(self.directory) / "collection-metadata"):
             build_data["force_include"][str(path)] = f"{COLLECTION}/{path.name}"
 
