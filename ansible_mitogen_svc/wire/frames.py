@@ -3,7 +3,7 @@
 """The bytes of docs/protocol.md: payloads, agent messages, zygote frames and manifests.
 
 Called by the controller's sessions, by the agent (broker thread of the mitogen child) and by the zygote.
-Nothing here does I/O or keeps state beyond a FrameReader's unread bytes, so every function may run in any thread.
+Nothing here does I/O or keeps state beyond a FrameParser's unread bytes, so every function may run in any thread.
 Everything received is treated as hostile: a malformed input raises FrameError and nothing else.
 """
 
@@ -83,14 +83,19 @@ def _open_payload(payload: Buffer) -> Tuple[Header, int, List[int]]:
     return header, offset, lengths
 
 
+def frame_header(length: int, call_id: int) -> bytes:
+    """Return what stands before a payload of `length` bytes. Raises FrameError above MAX_PAYLOAD."""
+    if length > MAX_PAYLOAD:
+        raise FrameError('payload of %d bytes is larger than %d' % (length, MAX_PAYLOAD))
+    return _FRAME.pack(length, call_id)
+
+
 def pack_frame(call_id: int, payload: Buffer) -> bytes:
     """Return one zygote frame. Raises FrameError when the payload is larger than MAX_PAYLOAD."""
-    if len(payload) > MAX_PAYLOAD:
-        raise FrameError('payload of %d bytes is larger than %d' % (len(payload), MAX_PAYLOAD))
-    return _FRAME.pack(len(payload), call_id) + bytes(payload)
+    return frame_header(len(payload), call_id) + bytes(payload)
 
 
-class FrameReader:
+class FrameParser:
     """Incremental parser of one direction of a zygote's stream. Owned by one thread."""
 
     def __init__(self, limit: int = MAX_PAYLOAD) -> None:
@@ -123,12 +128,12 @@ class FrameReader:
             del self._chunks[:offset]
 
 
-def pack_agent_message(zygote: int, payload: Buffer) -> bytes:
+def pack_target(zygote: int, payload: Buffer) -> bytes:
     """Return the data of a mitogen message to AGENT_HANDLE; zygote 0 is the agent itself."""
     return _LENGTH.pack(zygote) + bytes(payload)
 
 
-def unpack_agent_message(data: Buffer) -> Tuple[int, bytes]:
+def split_target(data: Buffer) -> Tuple[int, bytes]:
     """Return (zygote number, payload). Raises FrameError."""
     if len(data) < _LENGTH.size:
         raise FrameError('agent message ends inside its zygote number')
