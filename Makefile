@@ -1,17 +1,61 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
 #
-# make demo | test | test-all | bench | wheel | collection | clean
+#   make demo      one playbook under core's linear and under ours: times, recaps, differences
+#   make test      lint, type check, unit and integration tests
+#   make test-all  the same with the tests that take minutes, and the packaging matrix
+#   make bench     the scenarios of bench/ under core, ansible_mitogen and ours (BENCH_OPTIONS="--scenario first")
+#   make wheel collection clean
+#
+# Each makes the virtual environment it needs. PYTHON=... chooses the interpreter, PYTEST_OPTIONS=... is passed on.
 
-PYTHON := $(shell sh tools/find_python.sh)
+# The environment of the tests has the checkout (editable); demo and bench have the wheel, as a user would.
 VENV ?= .venv
+USER_VENV ?= .venv-user
+PIP_INSTALL := pip --disable-pip-version-check install --quiet
+SOURCES := $(shell find ansible_mitogen_svc plugins meta -type f -not -name '*.pyc' 2>/dev/null)
+# No test may hang the run: pytest-timeout ends it, with all threads' tracebacks.
+PYTEST := $(VENV)/bin/python -m pytest --timeout=600 $(PYTEST_OPTIONS)
+
+demo: $(USER_VENV)/ready
+	$(USER_VENV)/bin/python demo/run.py $(DEMO_OPTIONS)
+
+test: lint packages
+	$(PYTEST) -m "not long" tests/unit tests/integration
+
+test-all: lint packages
+	$(PYTEST) tests/unit tests/integration tests/packaging
+
+bench: $(USER_VENV)/ready
+	$(USER_VENV)/bin/python bench/run.py $(BENCH_OPTIONS)
+
+lint: $(VENV)/ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+# Debian packages the tests need, as root; without root what is missing is named, and the tests that need it say so.
+packages: $(VENV)/ready
+	-cd tests && ../$(VENV)/bin/python -c 'from rig import debian; debian.ensure_commands(*debian.NEEDED)'
 
 wheel: $(VENV)/ready
-	$(VENV)/bin/pip wheel --no-deps --wheel-dir dist .
+	$(VENV)/bin/pip wheel --quiet --no-deps --wheel-dir dist .
 
-$(VENV)/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --editable '.[test]'
+collection: $(VENV)/ready
+	mkdir -p dist
+	$(VENV)/bin/ansible-galaxy collection build --force --output-path dist .
+
+$(VENV)/ready: pyproject.toml tools/find_python.sh tools/hatch_build.py
+	$$(sh tools/find_python.sh) -m venv $(VENV)
+	$(VENV)/bin/$(PIP_INSTALL) --editable '.[test]'
 	touch $@
 
-.PHONY: wheel
+$(USER_VENV)/ready: pyproject.toml galaxy.yml tools/find_python.sh tools/hatch_build.py $(SOURCES)
+	$$(sh tools/find_python.sh) -m venv $(USER_VENV)
+	$(USER_VENV)/bin/$(PIP_INSTALL) .
+	$(USER_VENV)/bin/$(PIP_INSTALL) --force-reinstall --no-deps .
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(USER_VENV) .dev build dist
+
+.PHONY: demo test test-all bench lint packages wheel collection clean

@@ -46,7 +46,7 @@ class Bench:
         self.directory = directory
         self.interpreter: str = options.interpreter
         most = max(scenario.hosts for scenario in options.scenario)
-        self.sshd = LoopbackSshd(directory / "sshd", count=most)
+        self.sshd = LoopbackSshd([f"127.0.0.{number + 1}" for number in range(most)], directory=directory / "sshd")
         self.results = report.Results(list(options.scenario), list(options.contenders))
 
     def run_scenario(self, scenario: Scenario) -> None:

@@ -22,8 +22,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 ADDRESSES_PER_SERVER = 16
@@ -34,30 +35,45 @@ class SshdUnavailable(Exception):
     """No usable sshd on this machine; the text says why."""
 
 
-@dataclass
 class LoopbackSshd:
-    """Servers for a number of loopback addresses (127.0.0.1, 127.0.0.2, ...), all on one port."""
+    """Servers for loopback addresses, all on one port; a context manager.
 
-    directory: Path
-    count: int = 1
-    port: int = 0
-    user: str = field(default_factory=getpass.getuser)
-    servers: list[int] = field(default_factory=list)
+    `private_key` and `known_hosts` are files for the client, `user` the account to log in as. `directory` (default: a
+    new one, removed at the end) keeps everything the servers need.
+    """
 
-    @property
-    def addresses(self) -> list[str]:
-        return [f"127.0.0.{number}" for number in range(1, self.count + 1)]
+    def __init__(self, addresses: Sequence[str] = ("127.0.0.1",), port: int = 0, directory: Path | None = None) -> None:
+        self.addresses = list(addresses)
+        self.port = port
+        self.user = getpass.getuser()
+        self._own_directory = directory is None
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="svc-sshd-"))
+        self.private_key = self.directory / "client_key"
+        self.known_hosts = self.directory / "known_hosts"
+        self.servers: list[int] = []
 
-    @property
-    def key(self) -> Path:
-        """The client's private key."""
-        return self.directory / "client_key"
+    def __enter__(self) -> LoopbackSshd:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop, and remove the directory if it is ours."""
+        self.stop()
+        if self._own_directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     @property
     def common_args(self) -> str:
         """What `ansible_ssh_common_args` must hold: no user configuration, our known_hosts, our key only."""
         return (
-            f"-F none -o UserKnownHostsFile={self.directory}/known_hosts -o GlobalKnownHostsFile=/dev/null"
+            f"-F none -o UserKnownHostsFile={self.known_hosts} -o GlobalKnownHostsFile=/dev/null"
             " -o IdentitiesOnly=yes -o IdentityAgent=none"
         )
 
@@ -100,7 +116,7 @@ class LoopbackSshd:
         return {
             "ansible_port": self.port,
             "ansible_user": self.user,
-            "ansible_ssh_private_key_file": str(self.key),
+            "ansible_ssh_private_key_file": str(self.private_key),
             "ansible_ssh_common_args": self.common_args,
         }
 
@@ -112,12 +128,12 @@ class LoopbackSshd:
         shutil.copyfile(self.directory / "client_key.pub", self.directory / "authorized_keys")
         public = (self.directory / "host_key.pub").read_text().split()[:2]
         lines = [f"[{address}]:{self.port} {' '.join(public)}\n" for address in self.addresses]
-        (self.directory / "known_hosts").write_text("".join(lines))
+        self.known_hosts.write_text("".join(lines))
 
     def _start_servers(self, binary: str, pam: str) -> None:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's own privilege separation directory
-        for first in range(0, self.count, ADDRESSES_PER_SERVER):
+        for first in range(0, len(self.addresses), ADDRESSES_PER_SERVER):
             config = self._write_configuration(first, pam)
             with open(self.directory / f"sshd-{first}.log", "ab") as log:
                 process = subprocess.Popen(
@@ -157,8 +173,15 @@ class LoopbackSshd:
         return path
 
     def _log_in(self) -> None:
-        command = ["ssh", *self.common_args.split(), "-o", "BatchMode=yes", "-i", str(self.key), "-p", str(self.port)]
-        command += [f"{self.user}@{self.addresses[0]}", "echo logged-in"]
+        command = ["ssh", *self.common_args.split(), "-o", "BatchMode=yes"]
+        command += [
+            "-i",
+            str(self.private_key),
+            "-p",
+            str(self.port),
+            f"{self.user}@{self.addresses[0]}",
+            "echo logged-in",
+        ]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
         if "logged-in" not in done.stdout:
             raise SshdUnavailable(f"login on loopback failed: {done.stderr.strip()}; {self._log_tail()}")
@@ -242,9 +265,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("action", choices=("start", "stop"))
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--count", type=int, default=1, help="number of addresses, from 127.0.0.1 up")
+    parser.add_argument("--address", nargs="+", default=["127.0.0.1"], help="default: %(default)s")
     options = parser.parse_args()
-    sshd = LoopbackSshd(options.directory, options.count)
+    sshd = LoopbackSshd(options.address, directory=options.directory)
     if options.action == "stop":
         sshd.servers = [int(path.read_text()) for path in options.directory.glob("sshd-*.pid")]
         sshd.stop()
