@@ -45,12 +45,12 @@ collection: $(VENV)/ready
 	$(VENV)/bin/ansible-galaxy collection build --force --output-path dist .
 
 $(VENV)/ready: pyproject.toml tools/find_python.sh tools/hatch_build.py
-	$$(sh tools/find_python.sh) -m venv $(VENV)
+	python=$$(sh tools/find_python.sh) && "$$python" -m venv $(VENV)
 	$(VENV)/bin/$(PIP_INSTALL) --editable '.[test]'
 	touch $@
 
 $(USER_VENV)/ready: pyproject.toml galaxy.yml tools/find_python.sh tools/hatch_build.py $(SOURCES)
-	$$(sh tools/find_python.sh) -m venv $(USER_VENV)
+	python=$$(sh tools/find_python.sh) && "$$python" -m venv $(USER_VENV)
 	$(USER_VENV)/bin/$(PIP_INSTALL) .
 	$(USER_VENV)/bin/$(PIP_INSTALL) --force-reinstall --no-deps .
 	touch $@
