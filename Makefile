@@ -5,6 +5,7 @@
 #   make test      lint, type check, unit and integration tests
 #   make test-all  the same with the tests that take minutes, and the packaging matrix
 #   make bench     the scenarios of bench/ under core, ansible_mitogen and ours (BENCH_OPTIONS="--scenario first")
+#   make molecule  the molecule scenario
 #   make wheel collection clean
 #
 # Each makes the virtual environment it needs. PYTHON=... chooses the interpreter, PYTEST_OPTIONS=... is passed on.
@@ -25,6 +26,10 @@ test: lint packages
 
 test-all: lint packages
 	$(PYTEST) tests/unit tests/integration tests/packaging
+
+molecule: $(VENV)/ready
+	$(VENV)/bin/$(PIP_INSTALL) molecule
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" molecule test
 
 bench: $(USER_VENV)/ready
 	$(USER_VENV)/bin/python bench/run.py $(BENCH_OPTIONS)
@@ -58,4 +63,4 @@ $(USER_VENV)/ready: pyproject.toml galaxy.yml tools/find_python.sh tools/hatch_b
 clean:
 	rm -rf $(VENV) $(USER_VENV) .dev build dist
 
-.PHONY: demo test test-all bench lint packages wheel collection clean
+.PHONY: demo test test-all molecule bench lint packages wheel collection clean
