@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The mixin in front of action plugins: says what a command is before core composes and runs it.
+
+Lives in a task worker. An action's class is the plugin's own with `AcceleratedAction` in front (`accelerated`), when its
+connection is an accelerated one. What is overridden here, and where core has it (ansible/plugins/action/__init__.py,
+checked on 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1):
+
+- `_configure_module`, `_low_level_execute_command`: recognise module runs and hand them to a zygote.
+- `_compute_environment_string`: notes the variables behind the text.
+- `_make_tmp_path`, `_transfer_file`, `_fixup_perms2`, `_remove_tmp_path`, `_remote_expand_user`: become steps that travel
+  with the next job, where the answer is known beforehand. In every other case core's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+from ansible.errors import AnsibleError
+
+from ansible_mitogen_svc.controller.connection import AcceleratedConnection, Job
+from ansible_mitogen_svc.controller.payload import NotSplit, Payload
+from ansible_mitogen_svc.controller.session import session_lifecycle
+from ansible_mitogen_svc.services.bootstrap import zygote_arguments
+from ansible_mitogen_svc.statistics import counters
+
+#: Variables that a Python looks at while it starts: a process that runs already cannot take them over.
+_STARTUP_VARIABLES = re.compile(
+    r"PYTHON|LD_|LANG$|LANGUAGE$|LC_|MALLOC_|GLIBC_TUNABLES$|OPENSSL_CONF$|GCONV_PATH$|LOCPATH$"
+)
+#: Paths in which the shell has nothing to expand.
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_./@%+,:=-]+")
+
+
+class AcceleratedAction:
+    """Mixin; see the module. `_svc` names are ours, all others core's."""
+
+    _svc_bits: Any = None
+    _svc_environment: dict[str, Any] | None = None
+    #: Above 0 while core runs a command whose output nobody reads as a terminal's.
+    _svc_no_terminal = 0
+
+    # -- module runs
+
+    def _configure_module(self, *args: Any, **kwargs: Any) -> Any:
+        built = super()._configure_module(*args, **kwargs)
+        self._svc_bits = built[0]
+        return built
+
+    def _compute_environment_string(self, raw_environment_out: dict[str, Any] | None = None) -> str:
+        raw: dict[str, Any] = {} if raw_environment_out is None else raw_environment_out
+        text = super()._compute_environment_string(raw)
+        self._svc_environment = dict(raw)
+        return text
+
+    def _execute_module(self, *args: Any, **kwargs: Any) -> Any:
+        self._svc_no_terminal += 1
+        try:
+            return super()._execute_module(*args, **kwargs)
+        finally:
+            self._svc_no_terminal -= 1
+            self._svc_bits = None
+
+    def _low_level_execute_command(
+        self, cmd: str, sudoable: bool = True, in_data: bytes | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        connection = self._connection
+        job = self._svc_module_job(in_data)
+        if job is not None:
+            cmd, in_data = f"{job.interpreter} {zygote_arguments()}", None
+        elif self._svc_no_terminal or in_data is not None or not sudoable:
+            job = Job()
+        connection.svc_job = job
+        try:
+            return super()._low_level_execute_command(cmd, sudoable, in_data, *args, **kwargs)
+        finally:
+            connection.svc_job = None
+
+    def _svc_module_job(self, in_data: bytes | None) -> Job | None:
+        """The job for the payload that core is about to run; None when it goes another way, which is counted."""
+        bits = self._svc_bits
+        if bits is None or not self._svc_no_terminal:
+            return None
+        if in_data is None or in_data is not bits.b_module_data:
+            if not bits.b_module_data or bits.module_style != "new" or in_data is None:
+                self._svc_count("core", f"module style {bits.module_style}" if bits.module_style != "new" else "files")
+            self._svc_bits = None
+            return None
+        self._svc_bits = None
+        if self._connection.svc_unavailable is not None:
+            return self._svc_count("core", f"no agent: {self._connection.svc_unavailable}")
+        environment = self._svc_environment or {}
+        startup = sorted(name for name in environment if _STARTUP_VARIABLES.match(name))
+        if startup:
+            return self._svc_count("cold", f"environment {startup[0]}")
+        try:
+            payload: Payload = session_lifecycle.current().splitter.split(in_data)
+        except NotSplit as error:
+            return self._svc_count("core", str(error))
+        return Job(payload, bits.shebang.replace("#!", "", 1).strip(), environment)
+
+    @staticmethod
+    def _svc_count(path: str, reason: str) -> None:
+        counters.add("module_runs", path, reason)
+
+    # -- temporary directories and files
+
+    def _remote_expand_user(self, path: str, sudoable: bool = True, pathsep: Any = None) -> Any:
+        home = self._svc_home(sudoable) if path == "~" or path.startswith("~/") else None
+        if home is not None:
+            return home + path[1:]
+        with _NoTerminal(self):
+            return super()._remote_expand_user(path, sudoable, pathsep)
+
+    def _svc_home(self, sudoable: bool) -> str | None:
+        """Home directory of the login user when that is whose `~` core would ask for."""
+        if getattr(self._connection, "_remote_is_local", False):
+            return None
+        if sudoable and self._connection.become and self.get_become_option("become_user"):
+            return None
+        target = self._connection.svc_target()
+        if target is None or self._get_remote_user() not in (None, "", target.hello.user):
+            return None
+        return target.hello.home if _PLAIN_PATH.fullmatch(target.hello.home) else None
+
+    def _make_tmp_path(self, remote_user: Any = None) -> Any:
+        shell = self._connection._shell
+        plain = not getattr(self._connection, "_remote_is_local", False) and not self._is_become_unprivileged()
+        if plain and not getattr(shell, "_IS_WINDOWS", False) and self._connection.svc_target() is not None:
+            parent = self._remote_expand_user(self.get_shell_option("remote_tmp", default="~/.ansible/tmp"), sudoable=False)
+            if _PLAIN_PATH.fullmatch(parent) and parent.startswith("/"):
+                path = shell.join_path(parent, shell._generate_temp_dir_name(), "")
+                self._connection.svc_steps.add("mkdir", path, 0o700)
+                self._cleanup_remote_tmp = True
+                shell.tmpdir = path
+                return path
+        with _NoTerminal(self):
+            return super()._make_tmp_path(remote_user)
+
+    def _remove_tmp_path(self, tmp_path: Any, force: bool = False) -> Any:
+        shell = self._connection._shell
+        if tmp_path is None and shell.tmpdir:
+            tmp_path = shell.tmpdir
+        if not (force or self._should_remove_tmp_path(tmp_path)):
+            return None
+        steps = self._connection.svc_steps
+        if steps.steps and steps.steps[0] == ["mkdir", tmp_path, 0o700]:
+            # Nobody ever used it.
+            steps.take(first_blob=0)
+        elif self._connection.svc_unavailable is None and _PLAIN_PATH.fullmatch(tmp_path) and not self._is_become_unprivileged():
+            self._connection.svc_cast("remove", tmp_path)
+        else:
+            with _NoTerminal(self):
+                return super()._remove_tmp_path(tmp_path, force)
+        shell.tmpdir = None
+        return None
+
+    def _transfer_data(self, remote_path: Any, data: Any) -> Any:
+        if self._connection.svc_target() is None:
+            return super()._transfer_data(remote_path, data)
+        if isinstance(data, str):
+            data = data.encode(errors="surrogateescape")
+        elif not isinstance(data, bytes):
+            raise TypeError("data must be either a string or bytes")
+        self._connection.svc_steps.add("put", remote_path, data=data)
+        return remote_path
+
+    def _fixup_perms2(self, remote_paths: Any, remote_user: Any = None, execute: bool = True) -> Any:
+        windows = getattr(self._connection._shell, "_IS_WINDOWS", False)
+        if windows or self._is_become_unprivileged() or self._connection.svc_target() is None:
+            with _NoTerminal(self):
+                return super()._fixup_perms2(remote_paths, remote_user, execute)
+        if execute:
+            for path in remote_paths:
+                self._connection.svc_steps.add("chmod", path, "u+rwx")
+        return remote_paths
+
+
+class _NoTerminal:
+    """Commands that core runs within are for their output, and want no terminal."""
+
+    def __init__(self, action: AcceleratedAction) -> None:
+        self._action = action
+
+    def __enter__(self) -> None:
+        self._action._svc_no_terminal += 1
+
+    def __exit__(self, *exception: object) -> None:
+        self._action._svc_no_terminal -= 1
+
+
+@functools.cache
+def _accelerated_class(base: type) -> type:
+    return type(base.__name__, (AcceleratedAction, base), {"__module__": base.__module__, "__doc__": base.__doc__})
+
+
+def accelerated(action: Any) -> Any:
+    """The action with our mixin in front, when its connection is ours; else the very same one.
+
+    :raises AnsibleError: never by itself; the type is what callers of core's method expect.
+    """
+    if not isinstance(action._connection, AcceleratedConnection) or isinstance(action, AcceleratedAction):
+        return action
+    replacement = object.__new__(_accelerated_class(type(action)))
+    replacement.__dict__ = action.__dict__
+    return replacement
+
+
+__all__ = ["AcceleratedAction", "AnsibleError", "accelerated"]

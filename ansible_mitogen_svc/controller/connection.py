@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The mixin in front of core's connection plugins, and what a task has under way on its connection.
+
+Lives in a task worker (thread or forked process), one object per task, as core makes them. The class of a connection is
+the plugin's own with `AcceleratedConnection` in front (`accelerated`), so options, names and everything not said here are core's.
+
+Theory of operation
+1. The action mixin says what a command is (`Job`: a module run, or a shell snippet that needs no terminal), then lets
+   core compose it; the composed command arrives at `exec_command`, like any other.
+2. A module run goes to the zygote of the command's identity; a snippet to the login zygote, run by the login shell as sshd
+   would. Everything else, and everything on a target where no agent can run, goes to core's own `exec_command`.
+3. Steps (make a directory, write a file, change its mode) that nobody waits for are collected and travel with the next
+   job, before it. Whatever needs them earlier calls `flush`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible import constants
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.module_utils.common.text.converters import to_bytes, to_text
+from ansible.utils.display import Display
+
+from ansible_mitogen_svc.controller import identity as identities
+from ansible_mitogen_svc.controller import transport
+from ansible_mitogen_svc.controller.escalation import EscalationRefused
+from ansible_mitogen_svc.controller.payload import Payload
+from ansible_mitogen_svc.controller.session import ConnectionPlan, StartFailure, session_lifecycle
+from ansible_mitogen_svc.controller.target import LOGIN, Answer, JobRefused, Target, Zygote, ZygoteLost
+from ansible_mitogen_svc.services import bootstrap
+from ansible_mitogen_svc.services.connection import PREAMBLE_SIZE
+from ansible_mitogen_svc.services.link import TargetLost
+from ansible_mitogen_svc.statistics import counters
+
+display = Display()
+
+#: Bytes per message of a large file: big enough to keep the link busy, small enough to let other messages pass.
+CHUNK = 128 * 1024
+#: Bytes of a large file under way before its first part is acknowledged.
+WINDOW = 8 << 20
+
+
+@dataclass
+class Job:
+    """What the command is that core is about to compose.
+
+    Attributes:
+        payload: the module run in it; None for a shell snippet.
+        interpreter: what the payload is to be run with, as core names it.
+        environment: variables of the ``environment`` keyword.
+    """
+
+    payload: Payload | None = None
+    interpreter: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Steps:
+    """File operations that travel with the next job (docs/protocol.md), and their data."""
+
+    steps: list[list[Any]] = field(default_factory=list)
+    blobs: list[bytes] = field(default_factory=list)
+    #: Bytes of `blobs`.
+    size: int = 0
+
+    def add(self, *step: Any, data: bytes | None = None) -> None:
+        """Append a step; `data` becomes a blob whose index ends the step."""
+        if data is None:
+            self.steps.append(list(step))
+        else:
+            self.steps.append([*step, len(self.blobs)])
+            self.blobs.append(data)
+            self.size += len(data)
+
+    def take(self, first_blob: int) -> tuple[list[list[Any]], list[bytes]]:
+        """All steps, with blob indexes counted from `first_blob`, and their blobs; nothing is left."""
+        steps = [
+            [*step[:-1], step[-1] + first_blob] if step[0] in ("write", "put", "append") else step
+            for step in self.steps
+        ]
+        blobs = self.blobs
+        self.steps, self.blobs, self.size = [], [], 0
+        return steps, blobs
+
+
+class AcceleratedConnection:
+    """Mixin; see the module. `svc` names are ours, all others core's."""
+
+    svc_transport: transport.Transport
+    svc_variables: Mapping[str, Any]
+    svc_templar: Any
+    svc_inventory_host: str
+    svc_job: Job | None
+    svc_steps: Steps
+    #: Why no agent runs on this target; None while nothing is known against it.
+    svc_unavailable: str | None
+
+    # -- the target
+
+    def svc_target(self) -> Target | None:
+        """The connected target; None when no agent can run there (then `svc_unavailable` says why).
+
+        :raises AnsibleError: the connection failed, in core's words.
+        """
+        if self.svc_unavailable is not None:
+            return None
+        session = session_lifecycle.current()
+        settings = self.svc_transport.settings(self)
+        key = _known_keys.get(settings)
+        target = session.known_target(key) if key is not None else None
+        if target is not None:
+            counters.add("connections", "reused")
+            return target
+        found: list[Target] = []
+
+        def start(plan: ConnectionPlan) -> None:
+            found.append(session.connect(plan, self.svc_inventory_host))
+
+        try:
+            self.svc_transport.establish(self, self._svc_remote_command(), start)
+        except StartFailure as failure:
+            self.svc_unavailable = failure.reason
+            display.vvv(f"no agent on this target ({failure}), its tasks go core's own way", host=self._svc_name)
+            return None
+        _known_keys[settings] = found[-1].key
+        return found[-1]
+
+    def _svc_remote_command(self) -> str:
+        interpreters, exact = self._svc_interpreters()
+        return bootstrap.remote_command(interpreters, PREAMBLE_SIZE.decode(), exact=exact)
+
+    def _svc_interpreters(self) -> tuple[list[str], bool]:
+        """What to start the agent with: the task's interpreter when it is known, else what core's discovery tries."""
+        variables = self.svc_variables
+        configured = variables.get("ansible_python_interpreter")
+        if configured is not None:
+            configured = str(self.svc_templar.template(configured))
+        else:
+            configured = constants.config.get_config_value("INTERPRETER_PYTHON", variables=dict(variables))
+        if configured and not configured.startswith("auto"):
+            return [configured], True
+        discovered = (variables.get("ansible_facts") or {}).get("discovered_interpreter_python")
+        if discovered:
+            return [str(discovered)], True
+        fallback = constants.config.get_config_value("INTERPRETER_PYTHON_FALLBACK", variables=dict(variables))
+        return [str(name) for name in fallback] + ["/usr/bin/python3"], False
+
+    @property
+    def _svc_name(self) -> str:
+        return str(self._play_context.remote_addr or self.svc_inventory_host)
+
+    # -- core's interface
+
+    def is_pipelining_enabled(self, wrap_async: bool = False) -> bool:
+        """Modules need no file on the target; where no agent can run, what the plugin itself says."""
+        if wrap_async or self.svc_target() is None:
+            return bool(super().is_pipelining_enabled(wrap_async))
+        return True
+
+    def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
+        """Run what core composed; see the module."""
+        job, self.svc_job = self.svc_job, None
+        if job is not None:
+            target = self.svc_target()
+            if target is not None:
+                if job.payload is not None:
+                    return self._svc_guard(lambda: self._svc_run_module(target, job, cmd))
+                if not self._svc_wrapped(cmd):
+                    return self._svc_guard(lambda: self._svc_execute(target, cmd, in_data))
+        self.svc_flush()
+        return super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
+
+    def put_file(self, in_path: str, out_path: str) -> None:
+        """Copy a file from the controller, as the login user, as core's plugins do."""
+        target = self.svc_target()
+        if target is None:
+            return super().put_file(in_path, out_path)
+        source = os.path.join(getattr(self, "cwd", None) or "", in_path)
+        with open(to_bytes(source, errors="surrogate_or_strict"), "rb") as file:
+            self._svc_guard(lambda: self._svc_put(target, file, out_path))
+
+    def fetch_file(self, in_path: str, out_path: str) -> None:
+        """Copy a file to the controller, as the login user, as core's plugins do."""
+        target = self.svc_target()
+        if target is None:
+            return super().fetch_file(in_path, out_path)
+        self._svc_guard(lambda: self._svc_fetch(target, in_path, out_path))
+
+    def reset(self) -> None:
+        """End the connection and core's own (ControlPersist)."""
+        key = _known_keys.pop(self.svc_transport.settings(self), None)
+        session = session_lifecycle.current()
+        target = session.known_target(key) if key is not None else None
+        if target is not None:
+            session.disconnect(target)
+        self.svc_unavailable = None
+        super().reset()
+
+    # -- jobs
+
+    def _svc_wrapped(self, command: str) -> bool:
+        become = self.become
+        return become is not None and bool(become._id) and become._id in command
+
+    def _svc_guard(self, function: Any) -> Any:
+        """Run something on the target; what can go wrong there becomes core's exception for an unreachable host."""
+        try:
+            return function()
+        except TargetLost as error:
+            raise AnsibleConnectionFailure(
+                f"The connection to {self._svc_name} was lost while the task ran ({error}). The agent on the target, or the "
+                f"process that connects to it, has died; the next task connects again."
+            ) from error
+        except ZygoteLost as error:
+            raise AnsibleConnectionFailure(
+                f"The task's result from {self._svc_name} was lost: {error}. The next task starts another one."
+            ) from error
+
+    def _svc_run_module(self, target: Target, job: Job, command: str) -> tuple[int, bytes, bytes]:
+        payload = job.payload
+        assert payload is not None
+        try:
+            zygote, executable = self._svc_zygote(target, job, command)
+        except identities.NotBecome as error:
+            counters.add("module_runs", "cold", "identity did not start")
+            return error.rc if error.rc is not None else 1, error.stdout, error.stderr
+        target.ensure_code(zygote, payload.manifest)
+        if zygote.number != target.login_number:
+            self.svc_flush()
+            steps, blobs = [], []
+        else:
+            steps, blobs = self.svc_steps.take(first_blob=1)
+        header = {
+            "op": "run",
+            "manifest": payload.manifest.id,
+            "module": payload.module,
+            "arguments": payload.arguments,
+            "rlimit_nofile": payload.rlimit_nofile,
+            "executable": executable,
+            "environment": {name: str(value) for name, value in job.environment.items()},
+            "cwd": to_text(self.cwd) if getattr(self, "cwd", None) else None,
+            "umask": None,
+            "steps": steps,
+        }
+        display.vvv(f"RUN {payload.module} in zygote {zygote.number} ({executable})", host=self._svc_name)
+        answer = self._svc_call(target, zygote, header, [payload.parameters, *blobs])
+        counters.add("module_runs", "zygote", "zygote")
+        return _outcome(answer)
+
+    def _svc_zygote(self, target: Target, job: Job, command: str) -> tuple[Zygote, str]:
+        identity = identities.identify(command, job.interpreter, self.become, self._svc_become_timeout())
+        try:
+            return identities.zygote_for(target, identity)
+        except EscalationRefused as refused:
+            raise self.svc_transport.refused(self, refused, identity.timeout) from None
+
+    def _svc_become_timeout(self) -> float:
+        """Seconds that core waits for a become prompt: 2 more than the connection's timeout (ssh plugin)."""
+        try:
+            return 2.0 + float(self.get_option("timeout"))
+        except (KeyError, TypeError, ValueError):
+            return 12.0
+
+    def _svc_call(self, target: Target, zygote: Zygote, header: Mapping[str, Any], blobs: Sequence[bytes]) -> Answer:
+        try:
+            return target.run(zygote, header, blobs)
+        except ZygoteLost:
+            if zygote.number == target.login_number:
+                # Without it there is nothing to write files or run snippets with: the whole target starts again.
+                session_lifecycle.current().disconnect(target)
+            else:
+                target.forget_zygote(zygote.number)
+            raise
+        except JobRefused as error:
+            raise AnsibleError(f"The task could not be started on {self._svc_name}: {error}") from error
+
+    def _svc_execute(self, target: Target, command: str, in_data: bytes | None) -> tuple[int, bytes, bytes]:
+        zygote = target.zygote(LOGIN)
+        assert zygote is not None
+        steps, blobs = self.svc_steps.take(first_blob=1)
+        header = {
+            "op": "execute",
+            "argv": [self.svc_transport.shell(target.hello), "-c", command],
+            "environment": {},
+            "cwd": to_text(self.cwd) if getattr(self, "cwd", None) else None,
+            "umask": None,
+            "steps": steps,
+        }
+        display.vvv(f"EXEC {command}", host=self._svc_name)
+        return _outcome(self._svc_call(target, zygote, header, [in_data or b"", *blobs]))
+
+    def svc_flush(self) -> None:
+        """Carry out the steps that are still waiting, now.
+
+        :raises AnsibleConnectionFailure: one of them failed.
+        """
+        if not self.svc_steps.steps:
+            return
+        target = self.svc_target()
+        if target is None:
+            raise AnsibleConnectionFailure(f"The connection to {self._svc_name} was lost with files under way.")
+        zygote = target.zygote(LOGIN)
+        assert zygote is not None
+        steps, blobs = self.svc_steps.take(first_blob=0)
+        self._svc_guard(lambda: self._svc_call(target, zygote, {"op": "steps", "steps": steps}, blobs))
+
+    def svc_cast(self, *step: Any) -> None:
+        """Carry out one step without waiting; it is done before whatever is sent to the target next."""
+        target = self.svc_target()
+        zygote = target.zygote(LOGIN) if target is not None else None
+        if target is not None and zygote is not None:
+            target.cast(zygote.number, {"op": "steps", "steps": [list(step)]})
+
+    # -- files
+
+    def _svc_put(self, target: Target, file: Any, out_path: str) -> None:
+        started = time.monotonic()
+        size = os.fstat(file.fileno()).st_size
+        display.vvv(f"PUT {file.name!r} TO {out_path}", host=self._svc_name)
+        counters.add("transfer", "files")
+        data = file.read(CHUNK)
+        self.svc_steps.add("put", out_path, data=data)
+        sent = len(data)
+        if size > CHUNK:
+            self.svc_flush()
+            zygote = target.zygote(LOGIN)
+            assert zygote is not None
+            unacknowledged = 0
+            while data := file.read(CHUNK):
+                header = {"op": "steps", "steps": [["append", out_path, 0]]}
+                unacknowledged += len(data)
+                sent += len(data)
+                if unacknowledged >= WINDOW:
+                    self._svc_call(target, zygote, header, [data])
+                    unacknowledged = 0
+                else:
+                    target.cast(zygote.number, header, [data])
+            self._svc_call(target, zygote, {"op": "steps", "steps": []}, [])
+        counters.add("transfer", "bytes", amount=sent)
+        counters.add("seconds", "transfer", amount=time.monotonic() - started)
+
+    def _svc_fetch(self, target: Target, in_path: str, out_path: str) -> None:
+        self.svc_flush()
+        started = time.monotonic()
+        zygote = target.zygote(LOGIN)
+        assert zygote is not None
+        display.vvv(f"FETCH {in_path} TO {out_path}", host=self._svc_name)
+        offset = 0
+        with open(to_bytes(out_path, errors="surrogate_or_strict"), "wb") as file:
+            while True:
+                header = {"op": "read", "path": in_path, "offset": offset, "length": 1 << 20}
+                answer = self._svc_call(target, zygote, header, [])
+                file.write(answer.blobs[0])
+                offset += len(answer.blobs[0])
+                if answer.header["eof"] or not answer.blobs[0]:
+                    break
+        counters.add("transfer", "files")
+        counters.add("transfer", "bytes", amount=offset)
+        counters.add("seconds", "transfer", amount=time.monotonic() - started)
+
+
+def _outcome(answer: Answer) -> tuple[int, bytes, bytes]:
+    """rc, stdout and stderr as a shell would give them for the job."""
+    stdout, stderr = answer.blobs
+    signal = answer.header.get("signal")
+    if signal:
+        stderr += b"\nThe process was killed by signal %d%s.\n" % (signal, b" (out of memory?)" if signal == 9 else b"")
+        return 128 + int(signal), stdout, stderr
+    return int(answer.header["rc"]), stdout, stderr
+
+
+#: {settings of a connection: key of the plan they led to}, to find a target without composing its command again.
+_known_keys: dict[tuple[Any, ...], str] = {}
+
+
+@functools.cache
+def _accelerated_class(base: type) -> type:
+    return type(base.__name__, (AcceleratedConnection, base), {"__module__": base.__module__, "__doc__": base.__doc__})
+
+
+def accelerated(connection: Any, inventory_host: str) -> Any:
+    """The connection with our mixin in front, or the very same one when it is not ours to serve.
+
+    The plugin's state is taken over as it is; the two share nothing but that, and the old one is not used again.
+    """
+    found = transport.transport_for(connection)
+    if found is None or isinstance(connection, AcceleratedConnection):
+        return connection
+    replacement = object.__new__(_accelerated_class(type(connection)))
+    replacement.__dict__ = connection.__dict__
+    replacement.svc_transport = found
+    replacement.svc_inventory_host = inventory_host
+    replacement.svc_variables = {}
+    replacement.svc_templar = None
+    replacement.svc_job = None
+    replacement.svc_steps = Steps()
+    replacement.svc_unavailable = None
+    return replacement

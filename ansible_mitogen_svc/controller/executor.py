@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Core's TaskExecutor with our connections and actions in it.
+
+Used by every kind of task worker (controller/workers/). Three of core's methods are looked at
+(ansible/executor/task_executor.py, the same in 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1, but that 2.19's and 2.20's `run`
+gives a dict): what they return is replaced, what they do is not.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from ansible.executor.task_executor import TaskExecutor
+
+from ansible_mitogen_svc.controller import action, connection
+from ansible_mitogen_svc.controller.target import round_trips
+from ansible_mitogen_svc.statistics import counters
+
+
+class AcceleratedExecutor:
+    """Mixin over a TaskExecutor; see the module."""
+
+    def run(self) -> Any:
+        """Run the task; counts its round trips."""
+        round_trips.take()
+        try:
+            return super().run()
+        finally:
+            counters.task_round_trips(round_trips.take())
+
+    def _get_connection(self, *args: Any, **kwargs: Any) -> Any:
+        found = super()._get_connection(*args, **kwargs)
+        ours = connection.accelerated(found, str(self._task.delegate_to or self._host.name))
+        if ours is found:
+            counters.add("other_connections", str(getattr(found, "ansible_name", None) or type(found).__module__))
+        return ours
+
+    def _set_connection_options(self, variables: Any, templar: Any) -> Any:
+        current = self._connection
+        if isinstance(current, connection.AcceleratedConnection):
+            current.svc_variables, current.svc_templar = variables, templar
+        return super()._set_connection_options(variables, templar)
+
+    def _get_action_handler_with_module_context(self, *args: Any, **kwargs: Any) -> Any:
+        handler, context = super()._get_action_handler_with_module_context(*args, **kwargs)
+        return action.accelerated(handler), context
+
+
+@functools.cache
+def executor_class(base: type[TaskExecutor]) -> type[TaskExecutor]:
+    """`base` with our mixin in front."""
+    return type(base.__name__, (AcceleratedExecutor, base), {"__module__": base.__module__})

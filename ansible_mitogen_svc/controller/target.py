@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""A connected target as task workers see it: its agent, its zygotes, and what it is known to have.
+
+Created by `controller/session.py`, one per connection and process, shared by all task workers of that process (any thread).
+The byte formats are those of docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ansible_mitogen_svc.services.link import Link, TargetLost
+from ansible_mitogen_svc.controller.payload import Manifest
+from ansible_mitogen_svc.statistics import counters
+from ansible_mitogen_svc.wire import frames
+
+AGENT = 0
+LOGIN_ZYGOTE = 1
+#: Identity of the login zygote.
+LOGIN = "login"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a zygote or the agent answered."""
+
+    header: Mapping[str, Any]
+    blobs: Sequence[bytes] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a zygote says of itself when it starts.
+
+    Attributes:
+        uid, user, home, shell: of the account it runs as.
+        python: version of its interpreter, such as (3, 11, 2).
+        executable: path of its interpreter.
+        manifests: ids of the manifests it had on disk when it started.
+    """
+
+    uid: int
+    user: str
+    home: str
+    shell: str
+    python: tuple[int, ...]
+    executable: str
+    manifests: frozenset[str]
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, Any]) -> Hello:
+        """:raises ValueError: the header is not that of a hello."""
+        try:
+            return cls(
+                uid=int(header["uid"]),
+                user=str(header["user"]),
+                home=str(header["home"]),
+                shell=str(header.get("shell") or "/bin/sh"),
+                python=tuple(int(part) for part in header["python"]),
+                executable=str(header["executable"]),
+                manifests=frozenset(str(item) for item in header["manifests"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"malformed hello: {error}") from error
+
+
+class ZygoteLost(Exception):
+    """A zygote died with the call; the message says how."""
+
+
+class JobRefused(Exception):
+    """The zygote could not start a job.
+
+    Attributes:
+        failed_step: index of the step that failed, or None.
+    """
+
+    def __init__(self, message: str, failed_step: int | None = None) -> None:
+        super().__init__(message)
+        self.failed_step = failed_step
+
+
+@dataclass
+class Zygote:
+    """A zygote of a target, as this process knows it."""
+
+    number: int
+    hello: Hello
+    known: set[str] = field(default_factory=set)
+    #: Path that ``sys.executable`` shall be for this identity; empty for the hello's.
+    executable: str = ""
+
+
+class ModuleOffers(Protocol):
+    """Where code is offered to targets; see services/module_cache.py."""
+
+    def offer(self, manifest: Manifest, context_id: int) -> None:
+        """Let the context fetch the manifest and its files."""
+
+
+class Target:
+    """One connected target.
+
+    Round trips are counted per thread: `round_trips()` gives and resets the number of the calling thread's task.
+    """
+
+    def __init__(self, link: Link, context_id: int, key: str, name: str, hello: Hello, offers: ModuleOffers) -> None:
+        self.context_id = context_id
+        self.key = key
+        self.name = name
+        self.hello = hello
+        self.alive = True
+        self._link = link
+        self._offers = offers
+        self._lock = threading.Lock()
+        self._zygotes: dict[str, Zygote] = {LOGIN: Zygote(LOGIN_ZYGOTE, hello, set(hello.manifests))}
+
+    def zygote(self, identity: str) -> Zygote | None:
+        """The zygote this process knows for an identity."""
+        with self._lock:
+            return self._zygotes.get(identity)
+
+    def add_zygote(self, identity: str, number: int, hello: Hello, executable: str) -> Zygote:
+        """Remember a zygote that the agent has for an identity."""
+        with self._lock:
+            zygote = self._zygotes[identity] = Zygote(number, hello, set(hello.manifests), executable)
+            return zygote
+
+    def alias_zygote(self, identity: str, zygote: Zygote, executable: str) -> Zygote:
+        """Let an identity be served by a zygote that is known already, with an executable of its own."""
+        with self._lock:
+            alias = self._zygotes[identity] = Zygote(zygote.number, zygote.hello, zygote.known, executable)
+            return alias
+
+    def forget_zygote(self, number: int) -> None:
+        """A zygote is dead; the next user of its identities asks the agent for another."""
+        with self._lock:
+            for identity in [name for name, zygote in self._zygotes.items() if zygote.number == number]:
+                del self._zygotes[identity]
+
+    def call(
+        self, number: int, header: Mapping[str, Any], blobs: Sequence[bytes] = (), timeout: float | None = None
+    ) -> Answer:
+        """Ask a zygote (or the agent, number 0) and wait for the answer.
+
+        :param timeout: seconds, None waits.
+        :raises TargetLost: the connection ended.
+        :raises ZygoteLost: the zygote died.
+        :raises JobRefused: it answered with an error.
+        :raises AnswerTimeout: `timeout` passed.
+        """
+        round_trips.count += 1
+        pending = self._link.ask(self.context_id, frames.pack_target(number, frames.pack_payload(header, blobs)))
+        try:
+            answer = Answer(*frames.unpack_payload(pending.get(timeout)))
+        except frames.FrameError as error:
+            raise TargetLost(f"malformed answer of the agent: {error}") from error
+        if "lost" in answer.header:
+            raise ZygoteLost(_how_it_died(answer.header))
+        if "failed_step" in answer.header:
+            raise JobRefused(str(answer.header["error"].get("message")), int(answer.header["failed_step"]))
+        if "error" in answer.header:
+            raise JobRefused(f"{answer.header['error'].get('type')}: {answer.header['error'].get('message')}")
+        return answer
+
+    def cast(self, number: int, header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> None:
+        """Tell a zygote something without waiting; order with later calls to the same zygote is kept."""
+        self._link.tell(self.context_id, frames.pack_target(number, frames.pack_payload(header, blobs)))
+
+    @property
+    def login_number(self) -> int:
+        """Number of the login user's zygote."""
+        return self._zygotes[LOGIN].number
+
+    def ensure_code(self, zygote: Zygote, manifest: Manifest) -> None:
+        """See to it that a run of `manifest` will find its code.
+
+        The first push goes to a zygote with an empty store and carries everything; otherwise only the manifest is
+        named, and the zygote asks for what it lacks (see docs/protocol.md).
+        """
+        self._offers.offer(manifest, self.context_id)
+        if manifest.id in zygote.known:
+            counters.add("module_cache", "hits")
+            return
+        with self._lock:
+            if manifest.id in zygote.known:
+                counters.add("module_cache", "hits")
+                return
+            counters.add("module_cache", "misses")
+            if not zygote.known:
+                self._push(zygote, manifest)
+            zygote.known.add(manifest.id)
+
+    def _push(self, zygote: Zygote, manifest: Manifest) -> None:
+        digests = [manifest.id, *manifest.files]
+        blobs = [manifest.text, *manifest.files.values()]
+        self.cast(zygote.number, {"op": "install", "manifest": manifest.id, "sha256": digests}, blobs)
+        for digest, blob in zip(digests, blobs, strict=True):
+            count_code(manifest, digest, len(blob))
+
+    def run(self, zygote: Zygote, header: Mapping[str, Any], blobs: Sequence[bytes]) -> Answer:
+        """`call` for a job that runs on the target, with its seconds counted."""
+        started = time.monotonic()
+        try:
+            return self.call(zygote.number, header, blobs)
+        finally:
+            counters.add("seconds", "module", amount=time.monotonic() - started)
+
+
+def count_code(manifest: Manifest, digest: str, size: int) -> None:
+    """Count bytes of code that go to a target, by kind."""
+    path = manifest.paths.get(digest, "")
+    if digest == manifest.id:
+        kind = "bytes_manifest"
+    elif "/module_utils/" in path:
+        kind = "bytes_module_utils"
+    elif "/modules/" in path:
+        kind = "bytes_module"
+    else:
+        kind = "bytes_other"
+    counters.add("module_cache", kind, amount=size)
+
+
+def _how_it_died(header: Mapping[str, Any]) -> str:
+    if header.get("signal"):
+        how = f"was killed by signal {header['signal']}"
+    elif header.get("rc") is not None:
+        how = f"exited with status {header['rc']}"
+    else:
+        how = "ended"
+    stderr = str(header.get("stderr") or "").strip()
+    return f"the worker process on the target (zygote) {how}" + (f": {stderr}" if stderr else "")
+
+
+class _RoundTrips(threading.local):
+    count = 0
+
+    def take(self) -> int:
+        """Round trips of this thread since the last time."""
+        count, self.count = self.count, 0
+        return count
+
+
+#: Round trips of the calling thread's task.
+round_trips = _RoundTrips()

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The local connection: an agent on the controller itself, started by a shell as core's plugin starts commands.
+
+Facts from ansible/plugins/connection/local.py: the user is whoever runs ansible-playbook, whatever ``remote_user``
+says, and commands run with this process's environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ansible import constants
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+
+from ansible_mitogen_svc.controller.escalation import EscalationRefused, Refusal
+from ansible_mitogen_svc.controller.session import ConnectionPlan
+from ansible_mitogen_svc.controller.target import Hello
+
+
+class LocalTransport:
+    """See the module and `Transport`."""
+
+    names = frozenset({"local", "ansible.builtin.local", "ansible.legacy.local", "ansible_mitogen.svc.local"})
+
+    def settings(self, connection: Any) -> tuple[Any, ...]:
+        """All local tasks of a run share one agent."""
+        return ("local",)
+
+    def establish(self, connection: Any, command: str, start: Callable[[ConnectionPlan], None]) -> None:
+        """See `Transport`."""
+        start(ConnectionPlan(key="local", name="local", argv=(_executable().encode(), b"-c", command.encode())))
+
+    def shell(self, hello: Hello) -> str:
+        """See `Transport`: core's plugin starts commands with the configured shell, not the user's."""
+        return _executable()
+
+    def refused(self, connection: Any, error: EscalationRefused, seconds: float) -> AnsibleError:
+        """See `Transport`; wording of core's `_ensure_become_success`."""
+        if error.refusal is Refusal.TIMEOUT:
+            return AnsibleConnectionFailure(_explained("Timed out", error))
+        if error.refusal is Refusal.INCORRECT:
+            return AnsibleError(_explained("Duplicate become password prompt encountered", error))
+        return AnsibleError(_explained("Premature end of stream", error))
+
+
+def _executable() -> str:
+    return constants.DEFAULT_EXECUTABLE.split()[0] if constants.DEFAULT_EXECUTABLE else "/bin/sh"
+
+
+def _explained(reason: str, error: EscalationRefused) -> str:
+    text = f"{reason} waiting for become success."
+    if error.stdout:
+        text += f"\n>>> Standard Output\n{error.stdout.decode('utf-8', 'replace')}"
+    if error.stderr:
+        text += f"\n>>> Standard Error\n{error.stderr.decode('utf-8', 'replace')}"
+    return text

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The ssh connection: exactly the command that core's ssh plugin would run, kept open.
+
+Everything about ssh comes from the plugin: `_build_command` with all its options, the password by sshpass or askpass,
+retries and the wording of errors by its `_ssh_retry` and `_handle_error` (ansible/plugins/connection/ssh.py, the names
+are probed in compat/ssh.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.utils.display import Display
+
+from ansible_mitogen_svc.controller.compat import ssh as compat
+from ansible_mitogen_svc.controller.escalation import EscalationRefused, Refusal
+from ansible_mitogen_svc.controller.session import ConnectionPlan, StartFailure
+from ansible_mitogen_svc.controller.target import Hello
+from ansible_mitogen_svc.services.bootstrap import PASSWORD_FD
+
+display = Display()
+
+#: Exit status of ssh itself, for whatever reason (ssh(1)).
+SSH_FAILED = 255
+#: Seconds beyond the connection's own timeout that logging in and starting a Python may take.
+LOGIN_ALLOWANCE = 50.0
+
+
+class SshTransport:
+    """See the module and `Transport`."""
+
+    names = frozenset({"ssh", "ansible.builtin.ssh", "ansible.legacy.ssh", "ansible_mitogen.svc.ssh"})
+
+    def settings(self, connection: Any) -> tuple[Any, ...]:
+        """All options of the plugin, and what it still takes from the play context."""
+        context = connection._play_context
+        options = tuple(sorted((name, repr(value)) for name, value in connection._options.items()))
+        return ("ssh", context.remote_addr, context.port, context.remote_user, context.password, options)
+
+    def establish(self, connection: Any, command: str, start: Callable[[ConnectionPlan], None]) -> None:
+        """See `Transport`. The plugin's ``reconnection_retries`` apply."""
+        connection.host = connection.get_option("host") or connection._play_context.remote_addr
+        display.vvv(f"ESTABLISH SSH CONNECTION FOR USER: {connection.user}", host=connection.host)
+        executable = connection.get_option("ssh_executable")
+        composed = connection._build_command(executable, "ssh", connection.host, command)
+        argv = list(composed)
+        compat.attempt(connection, argv, lambda: self._attempt(connection, composed, argv, start))
+
+    def _attempt(
+        self, connection: Any, composed: list[bytes], argv: list[bytes], start: Callable[[ConnectionPlan], None]
+    ) -> tuple[int, bytes, bytes]:
+        """One try; gives what the ssh plugin's own try would: status, output and error output of ssh.
+
+        Core's retry looks at `argv` to see whether sshpass is in front, so it is brought up to date in place.
+        """
+        with compat.password_source(connection, composed) as source:
+            argv[:] = source.argv
+            plan = ConnectionPlan(
+                key=_key(argv, source.password),
+                name=f"ssh {connection.host}",
+                argv=tuple(source.argv),
+                environment=source.environment,
+                password=source.password if PASSWORD_FD in source.argv else None,
+                timeout=float(connection.get_option("timeout")) + LOGIN_ALLOWANCE,
+            )
+            try:
+                start(plan)
+            except StartFailure as failure:
+                return self._failed(connection, source.argv, failure)
+        return 0, b"", b""
+
+    def shell(self, hello: Hello) -> str:
+        """See `Transport`: sshd runs commands with the user's login shell."""
+        return hello.shell
+
+    def refused(self, connection: Any, error: EscalationRefused, seconds: float) -> AnsibleError:
+        """See `Transport`; wording of core's `_bare_run`."""
+        if error.refusal is Refusal.TIMEOUT:
+            output = error.stdout.decode("utf-8", "replace")
+            return AnsibleConnectionFailure(f"Timeout ({seconds:.0f}s) waiting for privilege escalation prompt: {output}")
+        return AnsibleError(f"{error.refusal.value} {connection.become.name} password")
+
+    @staticmethod
+    def _failed(connection: Any, argv: list[bytes], failure: StartFailure) -> tuple[int, bytes, bytes]:
+        if failure.reason == "timeout":
+            raise AnsibleConnectionFailure(
+                f"Failed to connect to the host via ssh: no answer within {failure.seconds:.0f} seconds. Consider a larger "
+                f"timeout (ANSIBLE_TIMEOUT or ansible_ssh_timeout)."
+            )
+        if failure.reason == "cannot-start":
+            raise AnsibleError(f"Unable to execute ssh command line on a controller: {failure.stderr.decode()}")
+        compat.explain_host_key(connection, argv, failure.returncode, failure.stderr)
+        if failure.returncode == SSH_FAILED or (argv[0] == b"sshpass" and failure.returncode):
+            return failure.returncode, failure.stdout, failure.stderr
+        raise failure
+
+
+#: Keeps passwords out of the keys, which are compared and may be logged, but tells two passwords apart.
+_SALT = os.urandom(16)
+
+
+def _key(argv: list[bytes], password: bytes | None) -> str:
+    digest = hashlib.blake2b(key=_SALT, digest_size=20)
+    for part in (*argv, b"", password or b""):
+        digest.update(part + b"\0")
+    return digest.hexdigest()

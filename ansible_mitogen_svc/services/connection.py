@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""ConnectionService: one connection per distinct configuration, however many tasks ask at once.
+
+Runs on the Session's Pool in the ansible-playbook process. Called by task workers, in threads of the process
+or over the unix listener from forked ones.
+
+Theory of operation
+1. A `connect` names what would be started (`key` is a hash of it). The deduplicating invoker runs one attempt per
+   key; everyone who asked meanwhile, and everyone after, gets the same answer. A failure goes to those waiting and is
+   not kept: the next task tries again.
+2. When the connection ends, its key is invalidated in the broker thread; the next task connects anew.
+3. `reset` ends the connections that were made for an inventory host (``meta: reset_connection``).
+4. The number of connections is bounded by descriptors: each takes three here. Beyond the bound the one longest unused,
+   with no call under way, is closed.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import mitogen.core
+import mitogen.parent
+
+from ansible_mitogen_svc import service
+from ansible_mitogen_svc.services import bootstrap
+from ansible_mitogen_svc.services.link import Link
+from ansible_mitogen_svc.statistics import counters
+from ansible_mitogen_svc.wire import frames
+
+#: Stands in an argument for the size of the preamble, which is known only when the child is started.
+PREAMBLE_SIZE = b"@svc-preamble-size@"
+#: Seconds that an agent may take to answer once its router runs; it waits for the login zygote's start.
+HELLO_TIMEOUT = 60.0
+
+
+class ConnectFailed(Exception):
+    """A connection attempt failed; the message is JSON of a bootstrap.StartFailure's parts."""
+
+    @classmethod
+    def of(cls, failure: bootstrap.StartFailure) -> ConnectFailed:
+        """Wrap a failure for the way through the pool."""
+        return cls(
+            json.dumps(
+                {
+                    "returncode": failure.returncode,
+                    "stdout": failure.stdout.decode("latin-1"),
+                    "stderr": failure.stderr.decode("latin-1"),
+                    "reason": failure.reason,
+                    "seconds": failure.seconds,
+                }
+            )
+        )
+
+    @staticmethod
+    def failure(text: str) -> bootstrap.StartFailure:
+        """The failure in the message of a ConnectFailed."""
+        parts = json.loads(text)
+        return bootstrap.StartFailure(
+            parts["returncode"],
+            parts["stdout"].encode("latin-1"),
+            parts["stderr"].encode("latin-1"),
+            parts["reason"],
+            parts["seconds"],
+        )
+
+
+class ConnectionService(service.Service):
+    """See the module."""
+
+    invoker_class = service.DeduplicatingInvoker
+
+    def __init__(self, router: mitogen.parent.Router) -> None:
+        super().__init__(router)
+        self._link = Link(router)
+        # Guards `_contexts` and `_hosts`; never held while another lock is taken.
+        self._contexts_lock = threading.Lock()
+        self._contexts: dict[str, mitogen.parent.Context] = {}
+        self._hosts: dict[str, set[str]] = {}
+
+    def create_invoker(self) -> service.Invoker:
+        """Attempts are the same when they would start the same; who asks for which host does not matter."""
+        return service.DeduplicatingInvoker(service=self, key=lambda method, kwargs: (method, kwargs["key"]))
+
+    @service.expose(service.AllowParents())
+    @service.arg_spec({"key": str, "name": str, "command": dict, "timeout": float})
+    def connect(self, key: str, name: str, command: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """Connect, or answer with the connection that there is.
+
+        :param key: what is started, hashed.
+        :param name: for messages.
+        :param command: argv (list of bytes), environment (dict of str or None), password (bytes or None), cwd.
+        :param timeout: seconds.
+        :returns: ``{"context_id": int, "hello": header of the login zygote's hello}``.
+        :raises ConnectFailed: with the parts of the failure as JSON.
+        """
+        started = time.monotonic()
+        try:
+            context, connection = bootstrap.connect(self.router, name, lambda size: _command(command, size), timeout)
+            header = self._greet(context)
+        except bootstrap.StartFailure as failure:
+            counters.add("connections", "failed")
+            raise ConnectFailed.of(failure) from None
+        finally:
+            counters.add("seconds", "connect", amount=time.monotonic() - started)
+        counters.add("connections", "opened")
+        with self._contexts_lock:
+            self._contexts[key] = context
+        mitogen.core.listen(context, "disconnect", lambda: self._on_lost(key, context))
+        return {"context_id": context.context_id, "hello": header}
+
+    def _greet(self, context: mitogen.parent.Context) -> dict[str, Any]:
+        try:
+            pending = self._link.ask(context.context_id, frames.pack_target(0, frames.pack_payload({"op": "hello"})))
+            header, _ = frames.unpack_payload(pending.get(HELLO_TIMEOUT))
+            if "uid" not in header:
+                raise ValueError(f"the zygote did not start: {header}")
+        except Exception as error:
+            self.router.disconnect(context)
+            raise bootstrap.StartFailure(None, b"", str(error).encode(), "agent") from None
+        return header
+
+    def _on_lost(self, key: str, context: mitogen.parent.Context) -> None:
+        with self._contexts_lock:
+            if self._contexts.get(key) is not context:
+                return
+            del self._contexts[key]
+        counters.add("connections", "lost")
+        self.invalidate(key)
+
+    def invalidate(self, key: str) -> None:
+        """The next `connect` of the key starts anew."""
+        self.invoker.invalidate("connect", {"key": key})
+
+    @service.expose(service.AllowParents())
+    @service.arg_spec({"key": str})
+    @service.not_deduplicated()
+    def disconnect(self, key: str) -> None:
+        """End a connection; nothing happens when there is none."""
+        with self._contexts_lock:
+            context = self._contexts.pop(key, None)
+        self.invalidate(key)
+        if context is not None:
+            self.router.disconnect(context)
+
+    @service.expose(service.AllowParents())
+    @service.arg_spec({"key": str, "host": str})
+    @service.not_deduplicated()
+    def used_for(self, key: str, host: str) -> None:
+        """Note that an inventory host's tasks use a connection."""
+        with self._contexts_lock:
+            self._hosts.setdefault(host, set()).add(key)
+
+    def reset(self, host: str) -> None:
+        """End the connections of an inventory host."""
+        with self._contexts_lock:
+            keys = self._hosts.pop(host, set())
+        for key in keys:
+            self.disconnect(key)
+
+    def context_ids(self) -> list[int]:
+        """Ids of the contexts that are connected."""
+        with self._contexts_lock:
+            return [context.context_id for context in self._contexts.values()]
+
+
+def _command(parts: dict[str, Any], preamble_size: int) -> bootstrap.ChildCommand:
+    size = b"%d" % preamble_size
+    return bootstrap.ChildCommand(
+        argv=tuple(argument.replace(PREAMBLE_SIZE, size) for argument in parts["argv"]),
+        environment=parts.get("environment"),
+        password=parts.get("password"),
+        cwd=parts.get("cwd"),
+    )

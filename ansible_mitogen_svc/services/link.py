@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Questions to agents and their answers, as bytes over a mitogen router.
+
+One `Link` per router: that of the `Session` in the ansible-playbook process, or that of a forked worker. Any thread
+may call; the answer is handed over by the broker thread.
+"""
+
+from __future__ import annotations
+
+import queue
+
+import mitogen.core
+import mitogen.parent
+
+from ansible_mitogen_svc.wire.frames import AGENT_HANDLE
+
+
+
+class TargetLost(Exception):
+    """The connection to the agent ended before it answered; the message says what mitogen noticed."""
+
+
+class AnswerTimeout(Exception):
+    """The agent did not answer in time."""
+
+
+class PendingAnswer:
+    """An answer under way. `get()` may be called once."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[mitogen.core.Message] = queue.SimpleQueue()
+        self.arrived = self._queue.put
+
+    def get(self, timeout: float | None = None) -> bytes:
+        """The answer.
+
+        :param timeout: seconds; None waits until the answer or the end of the connection.
+        :raises TargetLost: the connection ended.
+        :raises AnswerTimeout: `timeout` passed.
+        """
+        try:
+            message = self._queue.get(timeout=timeout)
+        except queue.Empty:
+            raise AnswerTimeout(f"no answer within {timeout} seconds") from None
+        if message.is_dead:
+            raise TargetLost(message.data.decode("utf-8", "replace"))
+        return bytes(message.data)
+
+
+class Link:
+    """Sends agent messages through a router."""
+
+    def __init__(self, router: mitogen.parent.Router) -> None:
+        self._router = router
+
+    def ask(self, context_id: int, data: bytes) -> PendingAnswer:
+        """Send `data` to the agent of a context; does not wait."""
+        pending = PendingAnswer()
+        context = self._router.context_by_id(context_id)
+        handle = self._router.add_handler(pending.arrived, persist=False, respondent=context)
+        self._send(context_id, data, handle)
+        return pending
+
+    def tell(self, context_id: int, data: bytes) -> None:
+        """Send `data` to the agent of a context, which will not answer."""
+        self._send(context_id, data, 0)
+
+    def _send(self, context_id: int, data: bytes, reply_to: int) -> None:
+        self._router.route(
+            mitogen.core.Message(
+                dst_id=context_id,
+                handle=AGENT_HANDLE,
+                reply_to=reply_to,
+                enc=mitogen.core.Message.ENC_BIN,
+                data=data,
+            )
+        )
