@@ -128,8 +128,9 @@ def report(runs: list[Run]) -> bool:
         for recap in dict.fromkeys(run.recap for run in mine):
             print(f"  {recap}")
     failed = [run for run in runs if run.returncode != 0]
-    for run in failed[:1]:
-        print(f"\nA run under {run.strategy} ended with {run.returncode}:\n{run.output}")
+    if failed:
+        print(f"\nA run under {failed[0].strategy} ended with {failed[0].returncode}:\n{failed[0].output}")
+        return False
     differences = {str(found): None for run in runs[1:] for found in compare(runs[0].results, run.results, TOLERANCES)}
     print(f"\nResults: {'identical' if not differences else 'NOT identical'} ", end="")
     print(f"({len(runs[0].results)} events of each run compared field by field)")
@@ -138,7 +139,7 @@ def report(runs: list[Run]) -> bool:
     print(
         f"{STRATEGIES[1]} took {medians[1] / medians[0]:.2f} of the time: {medians[0] / medians[1]:.1f} times as fast."
     )
-    return not failed and not differences
+    return not differences
 
 
 def main() -> int:
