@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Each playbook target under core's linear strategy and under ours: both pass, and their results are equal.
+
+The runs of all selected targets are made in the background by the `target_runs` fixture; a test waits for its own.
+"""
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+from rig.playbook import CORE, OURS, Setting
+from rig.results import compare
+from rig.targets import Target, TargetRuns, load_all
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
+
+every_target = pytest.mark.parametrize('target', [
+    pytest.param(target, id=target.name, marks=[pytest.mark.long] if target.long else [])
+    for target in load_all(pathlib.Path(__file__).with_name('targets'))])
+
+
+def needs(*settings: Setting):  # type: ignore[no-untyped-def]
+    """Tells the fixture which runs a test will wait for."""
+    def mark(function):  # type: ignore[no-untyped-def]
+        function.settings_needed = settings
+        return function
+    return mark
+
+
+@every_target
+@needs(CORE)
+def test_the_playbook_passes_under_core_linear(target: Target, target_runs: TargetRuns) -> None:
+    run = target_runs.result(target, CORE)
+    assert run.returncode == target.returncode, run.tail()
+
+
+@every_target
+@needs(OURS)
+def test_the_playbook_passes_under_our_linear(target: Target, target_runs: TargetRuns) -> None:
+    run = target_runs.result(target, OURS)
+    assert run.returncode == target.returncode, run.tail()
+
+
+@every_target
+@needs(CORE, OURS)
+def test_both_strategies_give_the_same_results(target: Target, target_runs: TargetRuns) -> None:
+    core, ours = target_runs.result(target, CORE), target_runs.result(target, OURS)
+    differences = compare(core.results, ours.results, target.volatile)
+    shown = '\n'.join(map(str, differences[:30]))
+    assert not differences, f'{len(differences)} fields differ\n{shown}'
