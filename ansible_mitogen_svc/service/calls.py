@@ -15,7 +15,7 @@ from typing import Any, Callable, List, Optional, Type, Union
 import mitogen
 import mitogen.core
 
-from . import encoding
+from . import encoding, open_pools
 from .errors import CallFailed, ConnectionLost, DeadlineExceeded, Error, same_failure
 from .pool import Pool
 from .request import LocalRequest
@@ -126,11 +126,11 @@ def call_async(
     """
     name = service if isinstance(service, str) else service.name()
     if target is None:
-        target = Pool.current()
+        target = open_pools.current()
         if target is None:
             raise Error("this process has no service pool")
     if isinstance(target, mitogen.core.Context) and target.context_id == mitogen.context_id:
-        target = Pool.of_router(target.router) or target
+        target = open_pools.of_router(target.router) or target
     pending = PendingCall(f"{name}.{method}()", deadline)
     if isinstance(target, Pool):
         request = LocalRequest(target.pending, mitogen.context_id, name, method, kwargs, pending)

@@ -20,6 +20,7 @@ from typing import Any, List, Optional
 import mitogen.core
 import mitogen.service
 
+from . import open_pools
 from .errors import Error
 from .pool import Pool
 from .service import Service
@@ -44,7 +45,7 @@ def child_pool(router: mitogen.core.Router, **settings: Any) -> Pool:
     """
     global _pool
     with _lock:
-        pool = Pool.of_router(router)
+        pool = open_pools.of_router(router)
         if pool is not None:
             if set(settings) - {"size"}:
                 raise Error("this process already has a service pool, with settings of its own")
@@ -61,7 +62,7 @@ def take_over_call(service: Service, msg: mitogen.core.Message) -> None:
         pool.add(service)
     except Error:
         pass  # another call of the same service was faster
-    pool.serve_message(msg)
+    service.router.broker.defer(pool.serve_message, msg)
 
 
 def _replace_handler(router: mitogen.core.Router, settings: Any) -> Pool:

@@ -5,6 +5,8 @@
 1. A call's key is (method, kwargs), or what key_from_request() makes of them.
 2. The first request of a key runs the method in its pool thread: a *flight*. Requests of the same key that arrive
    meanwhile are entered into the flight and their thread goes back to the pool at once.
+   A flight never takes the pool's last free thread: it gets one of its own then (Pool.run_aside), so that other
+   services answer however slow a key is.
 3. The value goes to everybody in the flight and into the cache. An exception goes to everybody in the flight and is
    forgotten: the next request runs the method again.
 4. A request of which the caller has gone (connection lost, deadline passed) is taken out of its flight; the flight
@@ -17,6 +19,7 @@ but the cache. Order: the invoker's lock before the one of PendingRequests.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, Hashable, Optional
@@ -42,12 +45,16 @@ _ALIAS_BYTES = 4096
 class Flight:
     """An execution in progress and the requests that will share its outcome."""
 
-    __slots__ = ("requests", "cacheable")
+    __slots__ = ("requests", "cacheable", "thread")
+
+    requests: "Dict[Request, None]"
 
     def __init__(self, first: "Request") -> None:
-        self.requests: "Dict[Request, None]" = {first: None}
+        self.requests = {first: None}
         #: False after an invalidation: the value may be of before it
         self.cacheable = True
+        #: identity of the thread that runs the method
+        self.thread: Optional[int] = None
 
 
 class DeduplicatingInvoker(Invoker):
@@ -77,15 +84,24 @@ class DeduplicatingInvoker(Invoker):
             self.max_bytes if max_bytes is None else max_bytes,
             self.max_age if max_age is None else max_age,
         )
+        self._run_aside: Callable[[Callable[[], None]], bool] = _no_thread
         self._lock = threading.Lock()
         self._cache = ResponseCache(*self._limits, forgotten=self.fast_replies)
         self._flights: Dict[Hashable, Flight] = {}
         self._hits = 0
 
-    def use_fast_replies(self, table: Dict[bytes, Callable[[mitogen.core.Message], bool]]) -> None:
-        """Called by the pool, before the first call."""
+    def join_pool(
+        self, table: Dict[bytes, Callable[[mitogen.core.Message], bool]], run_aside: Callable[[Callable[[], None]], bool]
+    ) -> None:
+        """Called by the pool, before the first call. *run_aside* gives a function a thread, or returns False."""
         self.fast_replies = table
+        self._run_aside = run_aside
         self._cache = ResponseCache(*self._limits, forgotten=table)
+
+    def leave_pool(self) -> None:
+        """Called by the pool when it is closed: nothing of the pool may be kept."""
+        self._run_aside = _no_thread
+        self.invalidate_all()
 
     def key_from_request(self, method_name: str, kwargs: Dict[str, Any]) -> Hashable:
         """The key under which requests are aggregated; override it to ignore arguments that do not matter.
@@ -140,7 +156,7 @@ class DeduplicatingInvoker(Invoker):
             method.counters.shared()
             self._answer_from(entry, method, request)
         elif flight is not None:
-            self._fly(key, flight, method, request)
+            self._take_off(functools.partial(self._fly, key, flight, method, request))
         else:
             method.counters.shared()
             if not request.open:  # answered or dropped before it could be found in the flight
@@ -163,12 +179,19 @@ class DeduplicatingInvoker(Invoker):
         """Enter *request* into the flight of *key*; return the flight when it is a new one, to be flown by us."""
         flight = self._flights.get(key)
         if flight is not None:
+            if flight.thread == threading.get_ident():  # only a call from within the method gets here
+                raise InvalidRequest("the call waits for itself: its method makes the same call again")
             flight.requests[request] = None
             return None
         flight = self._flights[key] = Flight(request)
         return flight
 
+    def _take_off(self, fly: Callable[[], None]) -> None:
+        if not self._run_aside(fly):
+            fly()
+
     def _fly(self, key: Hashable, flight: Flight, method: ExposedMethod, request: "Request") -> None:
+        flight.thread = threading.get_ident()
         failure: Optional[CallFailed] = None
         entry: Optional[CachedResponse] = None
         try:
@@ -234,6 +257,10 @@ class DeduplicatingInvoker(Invoker):
             return True
 
         return answer
+
+
+def _no_thread(function: Callable[[], None]) -> bool:
+    return False
 
 
 def _frozen(value: Any) -> Hashable:

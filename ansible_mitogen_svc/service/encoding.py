@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
@@ -27,6 +28,7 @@ from .errors import CallFailed, ConnectionLost, InvalidRequest, failure_from_nam
 #: CallError refuses a longer text when it is unpickled, which would hide the error from the caller.
 ERROR_TEXT_LIMIT = mitogen.core.CallError.MSG_MAX_LEN
 _TEXT_HEAD = b"\x80\x02X"  # protocol 2, then a text with a 32 bit length: how every pickled request begins
+_JSON_HEAD = re.compile(rb'\{\s*"service"\s*:\s*"([\x20\x21\x23-\x5b\x5d-\x7e]{1,500})"')
 _FRAME_MARK = '  File "'
 
 
@@ -70,11 +72,9 @@ def service_name_of(message: mitogen.core.Message) -> Optional[str]:
     Cheap enough for the broker thread, which uses it to keep the calls of a serialized service in arrival order.
     """
     data = message.data
-    if data[:1] == b"{":
-        try:
-            return decode_request(message).service
-        except CallFailed:
-            return None
+    if message.enc == mitogen.core.Message.ENC_BIN:
+        match = _JSON_HEAD.match(data)
+        return match.group(1).decode("ascii") if match else None
     # mitogen pickles the tuple's first element first: nothing precedes the text but the protocol mark
     if data[:3] != _TEXT_HEAD or len(data) < 7:
         return None

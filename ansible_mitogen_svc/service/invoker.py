@@ -127,8 +127,10 @@ class Invoker:
             request.expires = expires if request.called_with is None else min(expires, request.called_with)
         else:
             request.expires = request.called_with
-        if request.expires is not None and time.monotonic() >= request.expires:
-            raise DeadlineExceeded(f"{method.name}() was not started within the call's deadline")
+        if request.expires is not None:
+            if time.monotonic() >= request.expires:
+                raise DeadlineExceeded(f"{method.name}() was not started within the call's deadline")
+            request.table.watch(request)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.service!r})"

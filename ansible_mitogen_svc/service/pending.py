@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Dict, List, Optional
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional
 
 from .errors import InvalidRequest, Overloaded, ShuttingDown
 
@@ -43,6 +43,8 @@ class PendingRequests:
         self._per_context: Dict[int, int] = {}
         self._bytes = 0
         self._closed_because: Optional[str] = None
+        #: called with a request whose ``expires`` was set; the pool's clock
+        self.watch: "Callable[[Request], None]" = _ignore
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -114,3 +116,7 @@ class PendingRequests:
         else:
             del self._per_context[request.context_id]
         return True
+
+
+def _ignore(request: "Request") -> None:
+    """There is no clock yet."""

@@ -3,7 +3,7 @@
 """The pool: a fixed number of threads that run the calls of any number of services.
 
 How it works
-1. The broker thread hands every CALL_SERVICE message to _on_message, which enters it into PendingRequests (or answers
+1. The broker thread hands every CALL_SERVICE message to serve_message, which enters it into PendingRequests (or answers
    Overloaded) and puts it into one queue. A hit of a deduplicating service may be answered right there.
 2. Pool threads take from the queue: decode the request, find its invoker (activating the service when its caller
    may), and let the invoker run and answer it.
@@ -16,7 +16,7 @@ How it works
    daemons: a method that never returns cannot keep the process alive.
 6. The broker's 'shutdown' signal starts the same without waiting; callers over connections are answered at once.
 7. After a fork the child's copy of the pool has no threads: calls raise Error, close() does nothing.
-Locks: _state_lock (closing, threads, lanes) first; then those of Lane, PendingRequests, Roster. Never held while
+Locks: _state_lock (closing, threads) first; then those of Lanes, PendingRequests, Roster. Never held while
 foreign code runs.
 """
 
@@ -27,18 +27,17 @@ import os
 import queue
 import threading
 import time
-import weakref
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple, Type, Union
 
 import mitogen
 import mitogen.core
 
-from . import encoding
+from . import encoding, open_pools
 from .activator import Activator
 from .deadlines import DeadlineClock
 from .departures import Departures
 from .errors import CallFailed, Error, InvalidRequest, ShuttingDown, failure_from_exception
-from .lane import Lane
+from .lane import Lane, Lanes
 from .pending import Limits, PendingRequests
 from .request import RemoteRequest, Request
 from .roster import Roster
@@ -47,8 +46,6 @@ from .statistics import PoolStatistics
 LOG = logging.getLogger(__name__)
 
 _CLOSING = "the service pool is shutting down"
-_pools: "weakref.WeakKeyDictionary[mitogen.core.Router, weakref.ref[Pool]]" = weakref.WeakKeyDictionary()
-_newest: "Optional[weakref.ref[Pool]]" = None
 
 
 class Pool:
@@ -70,6 +67,8 @@ class Pool:
     activator_class: Type[Activator] = Activator
     #: seconds ``close()`` waits for running calls unless told otherwise
     close_deadline = 5.0
+    #: most threads there may be besides the fixed ones, for deduplicated executions that would take the last free one
+    aside_limit = 16
 
     def __init__(
         self, router: mitogen.core.Router, services: Iterable[Any] = (), size: int = 4, *,
@@ -78,10 +77,9 @@ class Pool:
     ) -> None:
         if size < 1:
             raise Error("a pool needs at least one thread")
-        global _newest
         self.router = router
         self.pending = PendingRequests(limits or Limits())
-        self._pid = os.getpid()
+        self.pid = os.getpid()
         self._state_lock = threading.Lock()
         self._closing = False
         self._finished = threading.Event()
@@ -89,19 +87,24 @@ class Pool:
         self._refused = self._dropped = 0
         self._deadline = deadline
         self._queue: "queue.SimpleQueue[Optional[Tuple[Callable[..., None], Any]]]" = queue.SimpleQueue()
-        self._lanes: Dict[str, Lane] = {}
+        self._lanes = Lanes()
+        #: identities of our threads that are running something: the fixed ones, and those of run_aside
         self._busy: Set[int] = set()
-        put, event_token = self._queue.put, (Pool._deliver_event, None)
-        self._roster = Roster(activator or self.activator_class(), deadline, lambda: put(event_token))
+        self._aside: Dict[int, threading.Thread] = {}
+        put = self._queue.put
+        self._roster = Roster(
+            activator or self.activator_class(), deadline, lambda f: put((Pool._run_function, f)), self.run_aside,
+        )
         self._clock = DeadlineClock(self.pending, f"service-deadlines-{id(self) & 0xFFFF:04x}")
+        self.pending.watch = self._clock.watch
         self._departures = Departures(router, self._on_departure)
         try:
-            router.add_handler(self._on_message, handle=mitogen.core.CALL_SERVICE, overwrite=overwrite)
+            router.add_handler(self.serve_message, handle=mitogen.core.CALL_SERVICE, overwrite=overwrite)
         except mitogen.core.Error:
             raise Error("this router already has a service pool (or another handler of CALL_SERVICE)") from None
         for service in services:
             self.add(service)
-        self._on_broker_end = _weak_listener(self)
+        self._on_broker_end = open_pools.weak_listener(self)
         for signal in ("shutdown", "exit"):
             mitogen.core.listen(router.broker, signal, self._on_broker_end)
         self._threads = [
@@ -112,7 +115,7 @@ class Pool:
         self._closers = 0
         for thread in self._threads:
             thread.start()
-        _pools[router] = _newest = weakref.ref(self)
+        open_pools.remember(self)
 
     # -- services ---------------------------------------------------------------------------------------------------
 
@@ -148,19 +151,10 @@ class Pool:
         except CallFailed as failure:
             request.refuse(failure)
             return
-        lane = self._lane_of(request)
-        if threading.get_ident() not in self._busy:
-            self._enqueue(request, lane)
-        elif lane is None:
-            self._serve(request)
-        elif lane.thread == threading.get_ident():
-            request.fail(InvalidRequest(f"{lane.name} is serialized: a call from its own method would wait for itself"))
-        elif lane.append(request):
-            self._run_lane(lane)
-
-    def serve_message(self, msg: mitogen.core.Message) -> None:
-        """Serve a CALL_SERVICE message that another handler had received. From any thread."""
-        self._on_message(msg)
+        if threading.get_ident() in self._busy or threading.get_ident() in self._aside:
+            self._serve_nested(request)
+        else:
+            self._enqueue(request)
 
     def adopt(self, name: str, upstream_invoker: Any) -> None:
         """Take a service over from mitogen's own pool."""
@@ -169,10 +163,10 @@ class Pool:
     def defer(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Run a function in a pool thread, some time soon; what it raises is logged."""
         self._check_process()
-        self._queue.put((Pool._run_deferred, lambda: function(*args, **kwargs)))
+        self._queue.put((Pool._run_function, lambda: function(*args, **kwargs)))
 
-    def _on_message(self, msg: mitogen.core.Message) -> None:
-        """A message for CALL_SERVICE. In the broker thread."""
+    def serve_message(self, msg: mitogen.core.Message) -> None:
+        """Handle a CALL_SERVICE message. In the broker thread, or (child.py) in one that took it over."""
         if msg.is_dead:
             return  # the router's farewell, or a peer's attempt to look like it
         fast = self._roster.fast_replies.get(msg.data)
@@ -187,30 +181,26 @@ class Pool:
             return
         self._departures.watch(msg.src_id)
         request.service = encoding.service_name_of(msg)
-        self._enqueue(request, self._lane_of(request))
+        self._enqueue(request)
 
     def _accept(self, request: Request) -> None:
         if self._deadline is not None and request.expires is None:
             request.expires = request.arrived + self._deadline
         self.pending.add(request)
         if request.expires is not None:
-            self._clock.watch(request)
+            self.pending.watch(request)
 
-    def _lane_of(self, request: Request) -> Optional[Lane]:
-        """The lane *request* has to take; None for a service whose calls run at once."""
+    def _enqueue(self, request: Request) -> None:
         name = request.service
-        if name is None:
-            return None
         invoker = self._roster.known(name)
-        if invoker is not None and not invoker.serialized:
-            return None
-        with self._state_lock:
-            return self._lanes.setdefault(name, Lane(name))
-
-    def _enqueue(self, request: Request, lane: Optional[Lane]) -> None:
-        if lane is None:
+        if name is None or (invoker is not None and not invoker.serialized):
             self._queue.put((Pool._serve, request))
-        elif lane.append(request):
+        else:
+            self._put_in_lane(name, request)
+
+    def _put_in_lane(self, name: str, request: Request) -> None:
+        lane = self._lanes.append(name, request)
+        if lane is not None:
             self._queue.put((Pool._run_lane, lane))
 
     # -- pool threads -----------------------------------------------------------------------------------------------
@@ -233,52 +223,85 @@ class Pool:
 
     def _serve(self, request: Request) -> None:
         """Decode, find the invoker, run. Never raises."""
-        request.started = True
+        invoker = self._invoker_of(request)
+        if invoker is None:
+            return
+        if invoker.serialized:
+            # the message did not begin as mitogen's do, so nothing was known of its service before now
+            self._put_in_lane(str(request.service), request)
+        else:
+            invoker.handle(request)
+
+    def _invoker_of(self, request: Request) -> Any:
+        """The invoker for *request*, now decoded. None when there is nothing to run: it was answered, or is by now."""
         if not request.open:
-            return  # dropped or answered while it was queued
+            return None
         try:
             expected = request.service
             request.decode()
-            if expected is not None and request.service != expected:
+            if request.service is None or (expected is not None and request.service != expected):
                 raise InvalidRequest("not a service call: it names two services")
-            assert request.service is not None
-            invoker = self._roster.find(self, request.service, request.message)
+            return self._roster.find(self, request.service, request.message)
         except BaseException as exc:  # activation runs the service's constructor
             if not isinstance(exc, CallFailed):
                 LOG.exception("%r: while activating %.200r", self, request.service)
             self._refused += 1
             request.fail(failure_from_exception(exc))
-            return
-        if invoker.serialized and expected is None:
-            lane = self._lane_of(request)
-            if lane is not None and lane.append(request):
-                self._run_lane(lane)
-            return
-        invoker.handle(request)
-        if request.expires is not None and request.open:
-            self._clock.watch(request)
+            return None
 
     def _run_lane(self, lane: Lane) -> None:
-        lane.run(self._serve_in_lane)
-        invoker = self._roster.known(lane.name)
-        if invoker is None or not invoker.serialized:
-            # the lane was only needed until the service was active (or found not to exist)
-            with self._state_lock:
-                if lane.idle:
-                    self._lanes.pop(lane.name, None)
+        self._lanes.run(lane, self._serve_in_lane)
 
     def _serve_in_lane(self, request: Request) -> None:
-        invoker = self._roster.known(request.service)
-        if invoker is not None and not invoker.serialized:
-            self._queue.put((Pool._serve, request))
+        invoker = self._invoker_of(request)
+        if invoker is None:
+            return
+        if invoker.serialized:
+            invoker.handle(request)
         else:
-            self._serve(request)
+            # the lane was only needed until the service was active: its calls need not wait for each other
+            self._queue.put((Pool._handle, request))
 
-    def _deliver_event(self, _nothing: None) -> None:
-        self._roster.deliver_event()
+    def _handle(self, request: Request) -> None:
+        if request.open:
+            self._roster.known(request.service).handle(request)
 
-    def _run_deferred(self, function: Callable[[], None]) -> None:
+    def _serve_nested(self, request: Request) -> None:
+        """Serve a call made by one of our own threads, in that thread."""
+        invoker = self._invoker_of(request)
+        if invoker is None:
+            return
+        if not invoker.serialized:
+            invoker.handle(request)
+        elif self._lanes.run_by_this_thread(str(request.service)):
+            request.fail(InvalidRequest(f"{request.service} is serialized: a call from its own method cannot wait"))
+        else:
+            lane = self._lanes.append(str(request.service), request)
+            if lane is not None:
+                self._run_lane(lane)
+
+    def _run_function(self, function: Callable[[], Any]) -> None:
         function()
+
+    def run_aside(self, function: Callable[[], None]) -> bool:
+        """Give *function* a thread of its own if the calling pool thread is the last free one; whether it did."""
+        if len(self._busy) < len(self._threads) or len(self._aside) >= self.aside_limit:
+            return False
+        with self._state_lock:
+            if self._closing:
+                return False
+            self._running += 1
+
+        def run() -> None:
+            self._aside[threading.get_ident()] = threading.current_thread()
+            try:
+                function()
+            finally:
+                del self._aside[threading.get_ident()]
+                self._leave()
+
+        threading.Thread(target=run, name=f"{self._threads[0].name}.aside", daemon=True).start()
+        return True
 
     # -- endings ----------------------------------------------------------------------------------------------------
 
@@ -298,17 +321,17 @@ class Pool:
         Waits at most *deadline* seconds (default close_deadline) for running calls, then answers them ShuttingDown.
         Returns whether all threads have left by then; those that have not leave when their method returns.
         """
-        if os.getpid() != self._pid:
+        if os.getpid() != self.pid:
             return False
         until = time.monotonic() + (self.close_deadline if deadline is None else deadline)
         with self._state_lock:
             self._closers += 1
         self._begin_close()
         me = threading.current_thread()
-        for thread in self._threads:
+        for thread in [*self._threads, *list(self._aside.values())]:
             if thread is not me and me is not self.router.broker._thread:
                 thread.join(max(0.0, until - time.monotonic()))
-        self._fail_all(self.pending.all())
+        _fail_all(self.pending.all())
         with self._state_lock:
             self._closers -= 1
             finish = self._running == 0 and self._closers == 0
@@ -332,10 +355,9 @@ class Pool:
             if self._closing:
                 return
             self._closing = True
-            lanes = list(self._lanes.values())
         self.pending.close(_CLOSING)
         self._clock.stop()
-        waiting: List[Request] = [request for lane in lanes for request in lane.take_all()]
+        waiting = self._lanes.take_all()
         while True:
             try:
                 task = self._queue.get_nowait()
@@ -343,13 +365,9 @@ class Pool:
                 break
             if task is not None and isinstance(task[1], Request):
                 waiting.append(task[1])
-        self._fail_all(waiting)
+        _fail_all(waiting)
         for _ in self._threads:
             self._queue.put(None)
-
-    def _fail_all(self, requests: List[Request]) -> None:
-        for request in requests:
-            request.fail(ShuttingDown(_CLOSING))
 
     def _leave(self) -> None:
         """The calling pool thread has finished its work."""
@@ -365,9 +383,9 @@ class Pool:
             if self._finished.is_set():
                 return
             self._finished.set()
-        self._fail_all(self.pending.all())
+        _fail_all(self.pending.all())
         handler = self.router._handle_map.get(mitogen.core.CALL_SERVICE)
-        if handler is not None and handler[1] == self._on_message:
+        if handler is not None and handler[1] == self.serve_message:
             try:
                 self.router.del_handler(mitogen.core.CALL_SERVICE)
             except KeyError:
@@ -380,10 +398,10 @@ class Pool:
 
     def broker_ending(self) -> None:
         """The broker shuts down or has exited. In the broker thread: does not wait."""
-        if os.getpid() == self._pid:
+        if os.getpid() == self.pid:
             self._broker_leaving = True
             self._begin_close()
-            self._fail_all([request for request in self.pending.all() if request.message is not None])
+            _fail_all([request for request in self.pending.all() if request.message is not None])
 
     def _on_departure(self, context_id: int) -> None:
         """The connection of a caller has ended. In the broker thread."""
@@ -395,8 +413,8 @@ class Pool:
         self._roster.forget_context(context_id)
 
     def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise Error(f"the service pool belongs to process {self._pid}; this is a forked child of it")
+        if os.getpid() != self.pid:
+            raise Error(f"the service pool belongs to process {self.pid}; this is a forked child of it")
 
     # -- information ------------------------------------------------------------------------------------------------
 
@@ -404,34 +422,14 @@ class Pool:
         """A frozen picture of the pool and its services."""
         refused = self._refused + sum(invoker.refused for invoker in self._roster.invokers())
         return PoolStatistics(
-            len(self._threads), len(self._busy), len(self.pending), self.pending.bytes, self.pending.overloaded,
+            len(self._threads), len(self._busy), len(self._aside), len(self.pending), self.pending.bytes, self.pending.overloaded,
             refused, self._dropped, self._roster.statistics(),
         )
-
-    @classmethod
-    def current(cls) -> "Optional[Pool]":
-        """The newest pool of this process that is open, else None. A forked child has none."""
-        pool = _newest() if _newest is not None else None
-        return pool if pool is not None and not pool.closed and pool._pid == os.getpid() else None
-
-    @classmethod
-    def of_router(cls, router: mitogen.core.Router) -> "Optional[Pool]":
-        """The open pool of *router* in this process, else None."""
-        reference = _pools.get(router)
-        pool = reference() if reference is not None else None
-        return pool if pool is not None and not pool.closed and pool._pid == os.getpid() else None
 
     def __repr__(self) -> str:
         return f"Pool({id(self) & 0xFFFF:04x}, size={len(self._threads)}, closed={self._closing})"
 
 
-def _weak_listener(pool: Pool) -> Callable[[], None]:
-    """A signal handler that does not keep *pool* alive."""
-    reference = weakref.ref(pool)
-
-    def broker_ending() -> None:
-        alive = reference()
-        if alive is not None:
-            alive.broker_ending()
-
-    return broker_ending
+def _fail_all(requests: List[Request]) -> None:
+    for request in requests:
+        request.fail(ShuttingDown(_CLOSING))

@@ -30,7 +30,7 @@ class Request:
 
     __slots__ = (
         "table", "service", "method", "kwargs", "message", "context_id", "size", "arrived", "expires",
-        "called_with", "invoker", "started", "__weakref__",
+        "called_with", "invoker", "__weakref__",
     )
 
     def __init__(self, table: PendingRequests, message: Optional[mitogen.core.Message], context_id: int) -> None:
@@ -49,8 +49,6 @@ class Request:
         self.kwargs: Dict[str, Any] = {}
         #: the invoker that has it, to be told when the caller is gone
         self.invoker: "Optional[Invoker]" = None
-        #: a thread has taken it from the queue
-        self.started = False
 
     def decode(self) -> None:
         """Fill in service, method and kwargs. Raises InvalidRequest."""

@@ -29,18 +29,23 @@ LOG = logging.getLogger(__name__)
 
 
 class Roster:
-    """See the module's text. ``ready()`` is called by any thread when a source of some service has a message."""
+    """See the module's text. *schedule* has a function run by a pool thread; it is called from any thread. For
+    *run_aside* see Pool."""
 
-    def __init__(self, activator: "Activator", default_deadline: Optional[float], ready: Callable[[], None]) -> None:
+    def __init__(
+        self, activator: "Activator", default_deadline: Optional[float],
+        schedule: Callable[[Callable[[], None]], None], run_aside: Callable[[Callable[[], None]], bool],
+    ) -> None:
         self._activator = activator
         self._default_deadline = default_deadline
+        self._run_aside = run_aside
         self._lock = threading.RLock()
         self._invokers: Dict[str, Any] = {}
         self._service_of: Dict[mitogen.select.Select, Service] = {}
         #: request bytes -> function that answers such a message; looked into by the broker thread
         self.fast_replies: Dict[bytes, Callable[[mitogen.core.Message], bool]] = {}
         self.select = mitogen.select.Select(oneshot=False)
-        self.select.notify = lambda _select: ready()
+        self.select.notify = lambda _select: schedule(self.deliver_event)
 
     def add(self, service: Any, name: str) -> Any:
         """Take *service* under *name*; return its invoker. Raises Error when the name is taken."""
@@ -51,7 +56,7 @@ class Roster:
                 invoker: Any = service.create_invoker()
                 invoker.default_deadline = self._default_deadline
                 if isinstance(invoker, DeduplicatingInvoker):
-                    invoker.use_fast_replies(self.fast_replies)
+                    invoker.join_pool(self.fast_replies, self._run_aside)
                 service._invoker = weakref.ref(invoker)
                 self._service_of[service.select] = service
                 self.select.add(service.select)
@@ -80,7 +85,7 @@ class Roster:
         return invoker
 
     def deliver_event(self) -> None:
-        """Hand one event of the aggregate Select to its service. In a pool thread, after ready() was called."""
+        """Hand one event of the aggregate Select to its service. In a pool thread."""
         try:
             event = self.select.get_event(block=False)
         except mitogen.core.Error:
@@ -113,6 +118,8 @@ class Roster:
             except Exception:
                 LOG.exception("%r: on_shutdown() failed", invoker.service)
             invoker.service.select.close()
+            if isinstance(invoker, DeduplicatingInvoker):
+                invoker.leave_pool()
         self._service_of.clear()
 
     def invokers(self) -> List[Any]:

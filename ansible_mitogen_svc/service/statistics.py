@@ -74,8 +74,10 @@ class PoolStatistics:
 
     #: number of threads
     size: int
-    #: threads running a call or an on_message now
+    #: of these, running a call or an on_message now
     busy: int
+    #: threads besides these, running deduplicated calls that would have taken the last free one
+    aside: int
     #: requests accepted and not answered yet: queued, running, or waiting for another's answer
     pending: int
     #: bytes of the messages of those requests
