@@ -148,7 +148,7 @@ class Session(_Targets):
         if known is not None:
             return known
         try:
-            connected = self.pool.call(ConnectionService, "connect", **_plan_arguments(plan))
+            connected = service.call(self.pool, ConnectionService, "connect", **_plan_arguments(plan))
         except service.CallFailed as error:
             raise _start_failure(error) from None
         self.connections.used_for(plan.key, host)

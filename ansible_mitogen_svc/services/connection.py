@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Hashable
 from typing import Any
 
 import mitogen.core
@@ -68,10 +69,18 @@ class ConnectFailed(Exception):
         )
 
 
+class ConnectionInvoker(service.DeduplicatingInvoker):
+    """Attempts are the same when they would start the same, whoever asks and for whichever host."""
+
+    def key_from_request(self, method_name: str, kwargs: dict[str, Any]) -> Hashable:
+        """See DeduplicatingInvoker."""
+        return (method_name, kwargs["key"])
+
+
 class ConnectionService(service.Service):
     """See the module."""
 
-    invoker_class = service.DeduplicatingInvoker
+    invoker_class = ConnectionInvoker
 
     def __init__(self, router: mitogen.parent.Router) -> None:
         super().__init__(router)
@@ -80,10 +89,6 @@ class ConnectionService(service.Service):
         self._contexts_lock = threading.Lock()
         self._contexts: dict[str, mitogen.parent.Context] = {}
         self._hosts: dict[str, set[str]] = {}
-
-    def create_invoker(self) -> service.Invoker:
-        """Attempts are the same when they would start the same; who asks for which host does not matter."""
-        return service.DeduplicatingInvoker(service=self, key=lambda method, kwargs: (method, kwargs["key"]))
 
     @service.expose(service.AllowParents())
     @service.arg_spec({"key": str, "name": str, "command": dict, "timeout": float})
@@ -133,7 +138,7 @@ class ConnectionService(service.Service):
 
     def invalidate(self, key: str) -> None:
         """The next `connect` of the key starts anew."""
-        self.invoker.invalidate("connect", {"key": key})
+        self.invoker.invalidate("connect", key=key)
 
     @service.expose(service.AllowParents())
     @service.arg_spec({"key": str})
