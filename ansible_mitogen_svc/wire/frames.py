@@ -12,7 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Tuple, Union
+
+# Importing typing costs a target milliseconds; type checkers take any name TYPE_CHECKING for true.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import Any, Dict, Union
+
+    Buffer = Union[bytes, bytearray, memoryview]
+    Header = Dict[str, Any]
 
 AGENT_HANDLE = 7000
 """Mitogen handle on which an agent takes its messages."""
@@ -25,9 +33,6 @@ MAX_PAYLOAD = 1 << 30
 
 QUESTION = 0x80000000
 """Call ids from here up are questions of a zygote to its agent."""
-
-Buffer = Union[bytes, bytearray, memoryview]
-Header = Dict[str, Any]
 
 _LENGTH = struct.Struct('!I')
 _FRAME = struct.Struct('!II')
@@ -45,7 +50,7 @@ def pack_payload(header: Mapping[str, Any], blobs: Sequence[Buffer] = ()) -> byt
     return b''.join((_LENGTH.pack(len(text)), text, *blobs))
 
 
-def unpack_payload(payload: Buffer) -> Tuple[Header, List[bytes]]:
+def unpack_payload(payload: Buffer) -> tuple[Header, list[bytes]]:
     """Split a payload into its header (without `blobs`) and its blobs. Raises FrameError."""
     header, offset, lengths = _open_payload(payload)
     view = memoryview(payload)
@@ -61,7 +66,7 @@ def unpack_header(payload: Buffer) -> Header:
     return _open_payload(payload)[0]
 
 
-def _open_payload(payload: Buffer) -> Tuple[Header, int, List[int]]:
+def _open_payload(payload: Buffer) -> tuple[Header, int, list[int]]:
     """Parse and check a payload's front part: (header, offset of the first blob, blob lengths)."""
     if len(payload) < _LENGTH.size:
         raise FrameError('payload ends inside its header length')
@@ -72,7 +77,7 @@ def _open_payload(payload: Buffer) -> Tuple[Header, int, List[int]]:
     try:
         header = json.loads(bytes(memoryview(payload)[_LENGTH.size:offset]))
     except (ValueError, RecursionError) as error:
-        raise FrameError('payload header is not JSON: %s' % (error,)) from None
+        raise FrameError(f'payload header is not JSON: {error}') from None
     if not isinstance(header, dict):
         raise FrameError('payload header is not an object')
     lengths = header.pop('blobs', [])
@@ -86,7 +91,7 @@ def _open_payload(payload: Buffer) -> Tuple[Header, int, List[int]]:
 def frame_header(length: int, call_id: int) -> bytes:
     """Return what stands before a payload of `length` bytes. Raises FrameError above MAX_PAYLOAD."""
     if length > MAX_PAYLOAD:
-        raise FrameError('payload of %d bytes is larger than %d' % (length, MAX_PAYLOAD))
+        raise FrameError(f'payload of {length} bytes is larger than {MAX_PAYLOAD}')
     return _FRAME.pack(length, call_id)
 
 
@@ -106,7 +111,7 @@ class FrameParser:
         """Bytes received and not yet returned as a frame."""
         return len(self._chunks)
 
-    def feed(self, data: Buffer) -> Iterator[Tuple[int, bytes]]:
+    def feed(self, data: Buffer) -> Iterator[tuple[int, bytes]]:
         """Take bytes and yield each (call id, payload) they complete.
 
         Raises FrameError at the announcement of a payload above the limit, after the frames before it.
@@ -117,7 +122,7 @@ class FrameParser:
             while len(self._chunks) - offset >= _FRAME.size:
                 length, call_id = _FRAME.unpack_from(self._chunks, offset)
                 if length > self._limit:
-                    raise FrameError('payload of %d bytes is larger than %d' % (length, self._limit))
+                    raise FrameError(f'payload of {length} bytes is larger than {self._limit}')
                 end = offset + _FRAME.size + length
                 if end > len(self._chunks):
                     break
@@ -133,27 +138,27 @@ def pack_target(zygote: int, payload: Buffer) -> bytes:
     return _LENGTH.pack(zygote) + bytes(payload)
 
 
-def split_target(data: Buffer) -> Tuple[int, bytes]:
+def split_target(data: Buffer) -> tuple[int, bytes]:
     """Return (zygote number, payload). Raises FrameError."""
     if len(data) < _LENGTH.size:
         raise FrameError('agent message ends inside its zygote number')
     return _LENGTH.unpack_from(data)[0], bytes(memoryview(data)[_LENGTH.size:])
 
 
-def pack_manifest(files: Mapping[str, str]) -> Tuple[str, bytes]:
+def pack_manifest(files: Mapping[str, str]) -> tuple[str, bytes]:
     """Return (id, bytes) of the manifest of `{path in the module zip: sha256 hex}`."""
     text = json.dumps(dict(files), sort_keys=True, separators=(',', ':')).encode()
     return hashlib.sha256(text).hexdigest(), text
 
 
-def unpack_manifest(identity: str, text: Buffer) -> Dict[str, str]:
+def unpack_manifest(identity: str, text: Buffer) -> dict[str, str]:
     """Return the files of a manifest after comparing its bytes with its id. Raises FrameError."""
     if hashlib.sha256(text).hexdigest() != identity:
-        raise FrameError('manifest does not have the id %s' % (identity,))
+        raise FrameError(f'manifest does not have the id {identity}')
     try:
         files = json.loads(bytes(text))
     except (ValueError, RecursionError) as error:
-        raise FrameError('manifest is not JSON: %s' % (error,)) from None
+        raise FrameError(f'manifest is not JSON: {error}') from None
     if not isinstance(files, dict) or not all(_is_file(path, digest) for path, digest in files.items()):
         raise FrameError('manifest is not an object of paths and sha256 hex')
     return files
@@ -170,6 +175,6 @@ def is_sha256(text: object) -> bool:
     return isinstance(text, str) and len(text) == 64 and not text.strip('0123456789abcdef')
 
 
-def missing(wanted: Iterable[str], have: Mapping[str, object]) -> List[str]:
+def missing(wanted: Iterable[str], have: Mapping[str, object]) -> list[str]:
     """Return the wanted digests which are not in `have`, each once, in order."""
     return [digest for digest in dict.fromkeys(wanted) if digest not in have]

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""A job's own process: waits for a job, runs one module as core's AnsiballZ wrapper would, answers and exits.
+
+Forked ahead of time by a nursery, or for `execute` by the zygote; single-threaded until the module makes threads.
+
+Theory of operation
+1. `become_child` cuts the process loose: session, descriptors, signals, name. It happens before the job is known.
+2. The job arrives as one message on the child's socket, with descriptors of its payload and, unless the nursery held it
+   when it forked, of its bundle.
+3. Order of a module run: steps, environment, umask, working directory, the wrapper's own preparations (a working
+   directory that exists, RLIMIT_NOFILE, sys.path), then core's `run_module`.
+4. Order of the end, as in a Python that finishes its script: print what escaped, wait for threads, atexit, flush. Then
+   the answer is sent, and only then the process goes away, which takes a millisecond nobody has to wait for.
+5. The answer is sent by this process alone: a forked grandchild that runs into the same code must not answer, nor
+   anything write to a descriptor that has since become something else. When no answer comes, the exit status counts.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+
+from ansible_mitogen_svc.target import bundle, process, steps
+from ansible_mitogen_svc.wire import frames
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any, NoReturn
+
+    from ansible_mitogen_svc.target.loader import Image
+
+OWN_PACKAGES = ('ansible_mitogen_svc', 'mitogen')
+
+
+def become_child(sock: socket.socket, output: int, errors: int) -> None:
+    """Make a newly forked process independent: nothing of the zygote is open in it but its own socket (close-on-exec)."""
+    process.reset_signals()
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor, standard in ((null, 0), (output, 1), (errors, 2)):
+        os.dup2(descriptor, standard)
+    process.close_all_but([sock.fileno()])
+    process.set_title('svc-job')
+
+
+def run_child(sock: socket.socket, image: Image, directory: str | None) -> NoReturn:
+    """Wait for a job and run it; ends with the process. `directory` is where jobs start that name no other."""
+    wire = process.Wire(sock)
+    status = os.fstat(sock.fileno())
+    owner = (os.getpid(), sock.fileno(), status.st_dev, status.st_ino)
+    try:
+        message, descriptors = wire.receive(block=True)[0]
+    except (EOFError, OSError):
+        os._exit(0)
+    rc = 1
+    try:
+        header, blobs = frames.unpack_payload(process.read_whole(descriptors[0]))
+        _adopt(image, message, descriptors[1:])
+        for descriptor in descriptors:
+            os.close(descriptor)
+        prepare(header, blobs, directory)
+        arguments = _module_arguments(header, blobs)
+    except steps.StepFailed as failure:
+        wire.send(failure.reply)
+        os._exit(1)
+    except Exception as error:
+        wire.send({'error': describe(error)})
+        os._exit(1)
+    _forget_ourselves()
+    rc = _run(image.root, arguments)
+    _answer(wire, owner, rc)
+    os._exit(rc)
+
+
+def describe(error: BaseException) -> dict[str, str]:
+    """Return the `error` object of a reply."""
+    return {'type': type(error).__name__, 'message': str(error) or repr(error)}
+
+
+def _adopt(image: Image, message: dict[str, Any], descriptors: list[int]) -> None:
+    """Make the image the job's: its files, its code, its place."""
+    held = image.held(message['manifest'])
+    if held is None:
+        held = bundle.open_bundle(message['manifest'], process.read_whole(descriptors[0]))
+        if held is None:
+            raise ValueError('the bundle of the job was damaged on its way')
+    image.adopt(held)
+    if message['root'] != image.root:
+        image.move(message['root'])
+
+
+def prepare(header: dict[str, Any], blobs: list[bytes], directory: str | None) -> None:
+    """Do what a job asks for before it starts. Raises steps.StepFailed, OSError, ValueError."""
+    if header.get('steps'):
+        # Blob 0 is the job's own input, and steps count from there.
+        steps.run_steps(header['steps'], blobs)
+    environment = header.get('environment')
+    if environment:
+        os.environ.update(environment)
+        if 'TZ' in environment:
+            time.tzset()
+    if header.get('umask') is not None:
+        os.umask(header['umask'])
+    if header.get('cwd'):
+        os.chdir(header['cwd'])
+    elif directory is not None:
+        try:
+            os.chdir(directory)
+        except OSError:
+            _leave_directory()
+
+
+def _leave_directory() -> None:
+    """Go where core's wrapper goes when it has no working directory."""
+    try:
+        os.chdir(os.path.expanduser('~'))
+    except OSError:
+        os.chdir('/')
+
+
+def _module_arguments(header: dict[str, Any], blobs: list[bytes]) -> dict[str, Any]:
+    """Do the rest of what core's wrapper does around a module, and return the arguments of core's `run_module`."""
+    try:
+        os.getcwd()
+    except OSError:
+        _leave_directory()
+    wanted = header.get('rlimit_nofile')
+    if wanted:
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        if limit != soft:
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            except ValueError:
+                pass  # macOS reports a hard limit that it does not accept
+    if header.get('executable'):
+        sys.executable = header['executable']
+    arguments = dict(header.get('arguments') or {})
+    if 'secrets' in arguments:
+        arguments['secrets'] = frozenset(arguments['secrets'])  # 2.22 declares a frozenset; JSON has none
+    arguments.update(module_fqn=header['module'], json_params=blobs[0])
+    return arguments
+
+
+def _forget_ourselves() -> None:
+    """Let the module see the modules and finders of a fresh Python, not ours."""
+    own = sys.modules.get('ansible_mitogen_svc.target.zygote')
+    finder = getattr(getattr(own, '__spec__', None), 'loader', None)
+    if finder in sys.meta_path:
+        sys.meta_path.remove(finder)
+    for name in [name for name in sys.modules if name.partition('.')[0] in OWN_PACKAGES]:
+        del sys.modules[name]
+
+
+def _run(root: str, arguments: dict[str, Any]) -> int:
+    """Run the module and everything a Python does after its script; return the exit code."""
+    rc = 0
+    interrupted = False
+    try:
+        sys.path.insert(0, root)
+        from ansible.module_utils._internal._ansiballz import _loader  # type: ignore[import-not-found]
+
+        _loader.run_module(modlib_path=root, **arguments)
+    except SystemExit as error:
+        rc = _exit_code(error.code)
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        sys.excepthook(*sys.exc_info())
+        rc = 1
+    rc = _finish(rc)
+    if interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    return rc & 0xff
+
+
+def _exit_code(code: object) -> int:
+    """Return what sys.exit(code) exits with, after printing it when it is a text."""
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code
+    try:
+        print(code, file=sys.stderr)
+    except Exception:
+        pass
+    return 1
+
+
+def _finish(rc: int) -> int:
+    """Wait for threads, run atexit functions, flush; return the exit code, 120 where flushing failed."""
+    for finish in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
+        try:
+            finish()
+        except BaseException:
+            try:
+                sys.excepthook(*sys.exc_info())
+            except BaseException:
+                pass
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except BaseException:
+            rc = 120
+    return rc
+
+
+def _answer(wire: process.Wire, owner: tuple[int, int, int, int], rc: int) -> None:
+    """Send the exit code, if this is the child itself and its socket is still what it was."""
+    pid, descriptor, device, inode = owner
+    if os.getpid() != pid:
+        return
+    try:
+        status = os.fstat(descriptor)
+        if (status.st_dev, status.st_ino) == (device, inode):
+            wire.send({'rc': rc})
+    except OSError:
+        pass

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The process that holds core's base module_utils imported and forks one child per job.
+
+Forked by the zygote, which tells it what to do over a socket; single-threaded, polls that socket and SIGCHLD.
+
+Theory of operation
+1. At its start it imports the base set out of the bundle it was forked with and reports the signature (loader.py).
+2. `fork` comes with three descriptors: the child's end of a socket, and files for its stdout and stderr. The zygote may
+   have written a job into that socket before, or do so much later (the spare child).
+3. `hold` brings a bundle: children forked from then on have its code. `release` takes it back.
+4. Every child's end is reported with its wait status: the only witness when a child was killed.
+5. At the end of its socket it terminates the process groups of its children (SIGTERM, SIGKILL half a second later) and
+   exits. Processes which left those groups (daemons) live on.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import types
+
+from ansible_mitogen_svc.target import bundle, child, process
+from ansible_mitogen_svc.target.loader import Image
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from ansible_mitogen_svc.target.bundle import Bundle
+
+GRACE = 0.5
+"""Seconds between SIGTERM and SIGKILL for jobs that are cut off."""
+
+
+def start_nursery(base: Bundle, root: str, directory: str | None, title: str = 'svc-nursery') -> tuple[int, socket.socket]:
+    """Fork a nursery; return its pid and the socket to it. `root` is the path of slot 0's zip."""
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return pid, ours
+    try:
+        process.reset_signals()
+        os.setsid()
+        process.close_all_but([theirs.fileno()])
+        process.set_title(title)
+        Nursery(theirs, base, root, directory).serve()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    os._exit(70)
+
+
+class Nursery:
+    """State of a nursery process."""
+
+    def __init__(self, sock: socket.socket, base: Bundle, root: str, directory: str | None) -> None:
+        self._wire = process.Wire(sock)
+        self._image = Image(root)
+        self._base = base
+        self._directory = directory
+        self._children: dict[int, int] = {}
+        """Numbers of the slots in use, by the pid of the child."""
+
+    def serve(self) -> NoReturn:
+        """Preload, then obey until the socket ends."""
+        _look_like_a_script()
+        self._image.install()
+        self._image.adopt(self._base)
+        sys.path.insert(0, self._image.root)
+        try:
+            signature = self._image.preload()
+        except BaseException as error:
+            self._wire.send({'failed': child.describe(error)})
+            raise
+        sys.path.remove(self._image.root)
+        self._wire.send({'ready': signature})
+        gc.collect()
+        gc.freeze()
+        wakeup = process.watch_children()
+        poll = select.poll()
+        poll.register(self._wire.fileno(), select.POLLIN)
+        poll.register(wakeup, select.POLLIN)
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor == wakeup:
+                    process.drain(wakeup)
+                    self._report()
+                else:
+                    self._obey()
+
+    def _obey(self) -> None:
+        try:
+            messages = self._wire.receive()
+        except (EOFError, OSError):
+            self._end()
+        for message, descriptors in messages:
+            if 'fork' in message:
+                self._fork(message['fork'], descriptors)
+            elif 'hold' in message:
+                self._hold(message['hold'], descriptors[0])
+            else:
+                self._image.release(message['release'])
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _hold(self, identity: str, descriptor: int) -> None:
+        held = bundle.open_bundle(identity, process.read_whole(descriptor))
+        if held is not None and self._image.held(identity) is None:
+            self._image.hold(held)
+            self._image.warm(held)
+            gc.freeze()
+
+    def _fork(self, slot: int, descriptors: list[int]) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._wire.send({'exit': [slot, None], 'reason': child.describe(error)})
+            return
+        if pid:
+            self._children[pid] = slot
+            return
+        try:
+            sock = socket.socket(fileno=descriptors[0])
+            child.become_child(sock, descriptors[1], descriptors[2])
+            self._wire.socket.detach()
+            child.run_child(sock, self._image, self._directory)
+        finally:
+            os._exit(70)
+
+    def _report(self) -> None:
+        for pid, status in process.exited_children():
+            slot = self._children.pop(pid, None)
+            if slot is not None:
+                try:
+                    self._wire.send({'exit': [slot, status]})
+                except OSError:
+                    self._end()
+
+    def _end(self) -> NoReturn:
+        end_groups(list(self._children))
+        os._exit(0)
+
+
+def end_groups(leaders: list[int]) -> None:
+    """Terminate process groups; those with a leader that is still there after GRACE are killed."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _signal_groups(leaders, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE
+    left = set(leaders)
+    while left and time.monotonic() < deadline:
+        left -= {pid for pid, _ in process.exited_children()}
+        if left:
+            time.sleep(0.01)
+    _signal_groups(leaders, signal.SIGKILL)
+
+
+def _signal_groups(leaders: list[int], number: int) -> None:
+    for pid in leaders:
+        try:
+            os.killpg(pid, number)
+        except OSError:
+            pass
+
+
+def _look_like_a_script() -> None:
+    """Give this process what a Python has which reads core's wrapper from its standard input."""
+    importlib.invalidate_caches()
+    main: Any = types.ModuleType('__main__')
+    main.__builtins__ = __builtins__
+    main._ANSIBALLZ_WRAPPER = True
+    sys.modules['__main__'] = main
+    sys.argv[:] = ['']
+    sys.path[:] = [path for path in sys.path if path not in ('', '.')]
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+    for name, descriptor, mode in (('stdin', 0, 'r'), ('stdout', 1, 'w'), ('stderr', 2, 'w')):
+        old = getattr(sys, '__%s__' % name) or sys.__stderr__
+        new = open(descriptor, mode, encoding=old.encoding, errors=old.errors, closefd=False,
+                      buffering=-1 if name != 'stderr' else 1)
+        setattr(sys, name, new)
+        setattr(sys, '__%s__' % name, new)

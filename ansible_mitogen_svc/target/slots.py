@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Places for jobs: a child's socket and output files, and the name its module zip has while it runs.
+
+Used by the zygote's single thread; the other end of a slot's socket is child.py.
+
+Theory of operation
+1. A *slot* is a child that exists or is about to. One per nursery is kept ahead of need (the spare). A job may be sent into
+   a slot before its process exists.
+2. A job's slot is finished by the first of: the child's answer; the report of its exit, when the socket holds no answer;
+   the end of the socket, when whoever would have reported has died.
+3. Each running job has a zip of its own name, a hard link to the manifest's zip in the store. Preloaded code carries the name
+   its nursery was given, so a job that gets that name renames nothing.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ansible_mitogen_svc.target import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+    from ansible_mitogen_svc.target.store import Store
+
+
+class JobZips:
+    """Names of zips for running jobs, as links to the store's."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._directory = store.make_jobs_directory()
+        self._taken: set[int] = set()
+
+    def path(self, number: int) -> str:
+        """Where the zip of a slot's job lies while the job runs."""
+        return os.path.join(self._directory, f'{number}.zip')
+
+    def take(self, identity: str, preferred: int = 0) -> int:
+        """Put a manifest's zip at a free place and return its number. Raises OSError."""
+        number = preferred
+        while number in self._taken:
+            number += 1
+        source, target = self._store.zip_path(identity), self.path(number)
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            os.unlink(target)
+            os.link(source, target)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            os.symlink(source, target)  # some network file systems have no hard links
+        self._taken.add(number)
+        return number
+
+    def give_back(self, number: int) -> None:
+        """Take a zip away again; the store keeps its own name of it."""
+        self._taken.discard(number)
+        try:
+            os.unlink(self.path(number))
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Remove the directory."""
+        import shutil
+
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class Slot:
+    """One child: `job` is None while it is the spare. `sock` is the zygote's end."""
+
+    def __init__(self, number: int, sock: socket.socket) -> None:
+        self.number = number
+        self.wire = process.Wire(sock)
+        self.output = process.anonymous_file()
+        self.errors = process.anonymous_file()
+        self.job: Any = None
+        self.zip: int | None = None
+        self.answer: dict[str, Any] | None = None
+
+    def receive(self) -> bool:
+        """Take the child's answer if it came; True when no more will come."""
+        try:
+            for message, _ in self.wire.receive():
+                self.answer = message
+                return True
+        except (EOFError, OSError):
+            return True
+        return False
+
+    def blobs(self) -> list[bytes]:
+        """Return what the job wrote to stdout and stderr so far."""
+        return [process.read_whole(self.output), process.read_whole(self.errors)]
+
+    def close(self) -> None:
+        self.wire.close()
+        os.close(self.output)
+        os.close(self.errors)

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The file operations a job may ask for before it starts (docs/protocol.md, "Steps").
+
+Run in a job's child, or in the zygote itself for the plain `steps` and `read` operations.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+_CLAUSE = re.compile(r'([ugoa]*)((?:[-+=][rwxXst]*)+)')
+_ACTION = re.compile(r'([-+=])([rwxXst]*)')
+_WHO = {'u': stat.S_IRWXU | stat.S_ISUID, 'g': stat.S_IRWXG | stat.S_ISGID, 'o': stat.S_IRWXO | stat.S_ISVTX}
+_PERMISSION = {'r': 0o444, 'w': 0o222, 'x': 0o111}
+
+
+class StepFailed(Exception):
+    """A step that could not be done; `reply` is the header of the answer."""
+
+    def __init__(self, index: int, error: Exception) -> None:
+        super().__init__(index, error)
+        number = error.errno if isinstance(error, OSError) else None
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        name = error.filename if isinstance(error, OSError) else None
+        message = f'{text}: {name}' if isinstance(name, str) else text
+        self.reply = {'failed_step': index, 'error': {'errno': number, 'message': message}}
+
+
+def run_steps(steps: Sequence[Sequence[Any]], blobs: Sequence[bytes]) -> None:
+    """Do the steps in order; blob indexes count in `blobs`. Raises StepFailed at the first that fails."""
+    for index, step in enumerate(steps):
+        try:
+            action = _ACTIONS.get(step[0])
+            if action is None:
+                raise ValueError(f'unknown step {step[0]!r}')
+            action(blobs, *step[1:])
+        except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+            raise StepFailed(index, error) from None
+
+
+def _mkdir(blobs: Sequence[bytes], path: str, mode: int | str) -> None:
+    """Make a directory that must be new, and its parents (0700) where they are missing."""
+    parent = os.path.dirname(path.rstrip('/'))
+    if parent and not os.path.isdir(parent):
+        _make_parents(parent)
+    os.mkdir(path, 0o700)
+    os.chmod(path, _octal(mode))
+
+
+def _make_parents(path: str) -> None:
+    parent = os.path.dirname(path.rstrip('/'))
+    if parent and not os.path.isdir(parent):
+        _make_parents(parent)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+
+
+def _write(blobs: Sequence[bytes], path: str, mode: int | str, blob: int) -> None:
+    """Put a file in place whole, by renaming."""
+    temporary = f'{path}.{os.getpid()}.part'
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, 'wb', buffering=0) as file:
+            _write_all(file.fileno(), blobs[blob])
+            os.fchmod(file.fileno(), _octal(mode))
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _put(blobs: Sequence[bytes], path: str, blob: int) -> None:
+    """Write a file as sftp's put does: in place, through links, keeping the mode of one that is there."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        _write_all(descriptor, blobs[blob])
+    finally:
+        os.close(descriptor)
+
+
+def _append(blobs: Sequence[bytes], path: str, blob: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    try:
+        _write_all(descriptor, blobs[blob])
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view):]
+
+
+def _chmod(blobs: Sequence[bytes], path: str, mode: int | str) -> None:
+    """Change a mode; text that is not octal is chmod's symbolic notation and follows its rules."""
+    if isinstance(mode, str) and not re.fullmatch('[0-7]+', mode):
+        status = os.stat(path)
+        os.chmod(path, symbolic_mode(mode, status.st_mode))
+    else:
+        os.chmod(path, _octal(mode))
+
+
+def _remove(blobs: Sequence[bytes], path: str) -> None:
+    try:
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _octal(mode: int | str) -> int:
+    return int(mode, 8) if isinstance(mode, str) else mode
+
+
+def symbolic_mode(text: str, mode: int) -> int:
+    """Return the permission bits of `mode` after chmod's symbolic `text` (`u+rwx,g=u` is not supported: no copying).
+
+    An empty "who" means all, masked by the umask, as in POSIX. Raises ValueError.
+    """
+    bits = stat.S_IMODE(mode)
+    for clause in text.split(','):
+        match = _CLAUSE.fullmatch(clause)
+        if not match:
+            raise ValueError(f'not a mode: {text!r}')
+        who = match.group(1)
+        mask = 0
+        for letter in who.replace('a', 'ugo') or 'ugo':
+            mask |= _WHO[letter]
+        if not who:
+            mask &= ~_umask()
+        for operator, letters in _ACTION.findall(match.group(2)):
+            value = _permissions(letters, bits, stat.S_ISDIR(mode)) & mask
+            if operator == '+':
+                bits |= value
+            elif operator == '-':
+                bits &= ~value
+            else:
+                bits = bits & ~(mask & 0o777) | value
+    return bits
+
+
+def _permissions(letters: str, bits: int, is_directory: bool) -> int:
+    value = 0
+    for letter in letters:
+        if letter == 'X':
+            value |= 0o111 if is_directory or bits & 0o111 else 0
+        elif letter == 's':
+            value |= stat.S_ISUID | stat.S_ISGID
+        elif letter == 't':
+            value |= stat.S_ISVTX
+        else:
+            value |= _PERMISSION[letter]
+    return value
+
+
+def _umask() -> int:
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
+
+
+def read_part(path: str, offset: int, length: int) -> tuple[int, bool, bytes]:
+    """Return (size of the file, whether the part reaches its end, the part). Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(21, os.strerror(21), path)
+        data = bytearray()
+        while len(data) < length:
+            part = os.pread(descriptor, length - len(data), offset + len(data))
+            if not part:
+                break
+            data += part
+        end = offset + len(data)
+        return status.st_size, len(data) < length or end == status.st_size, bytes(data)
+    finally:
+        os.close(descriptor)
+
+
+_ACTIONS: dict[str, Callable[..., None]] = {
+    'mkdir': _mkdir,
+    'write': _write,
+    'put': _put,
+    'append': _append,
+    'chmod': _chmod,
+    'remove': _remove,
+}
