@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Chooses the adapter for the ansible-core that is running. Called once, by the strategy mixin, in the main thread."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ansible.release import __version__ as core_version
+
+if TYPE_CHECKING:
+    from ansible_mitogen_svc.controller.compat.adapter import CoreAdapter
+
+RAW = (2, 19), (2, 20)
+UNIFIED = (2, 21), (2, 22)
+
+#: (module, dotted name, parameters that must exist): what the adapter for the newest versions relies on.
+_NAMES_USED: tuple[tuple[str, str, frozenset[str]], ...] = (
+    ("ansible._internal._task", "TaskContext.create", frozenset({"task", "task_vars", "host_name"})),
+    ("ansible._internal._task", "TaskContext.inventory_rpc_client", frozenset()),
+    ("ansible._internal._task", "UnifiedTaskResult.create_from_action_exception", frozenset({"exception"})),
+    ("ansible._internal._task", "UnifiedTaskResult.finalize_registered_values", frozenset()),
+    ("ansible._internal._task", "WireTaskResult", frozenset({"host_name", "task_uuid", "task_fields", "utr"})),
+    ("ansible._internal._task", "HostTaskResult", frozenset({"host", "task", "utr"})),
+    ("ansible._internal._worker._inventory_rpc", "InventoryRPC.add_host", frozenset()),
+    (
+        "ansible.executor.task_executor",
+        "TaskExecutor.__init__",
+        frozenset({"host", "play_context", "loader", "shared_loader_obj", "final_q", "variable_manager"}),
+    ),
+    ("ansible.executor.task_executor", "TaskExecutor.run", frozenset()),
+    (
+        "ansible.executor.process.worker",
+        "WorkerProcess.__init__",
+        frozenset({"final_q", "task_vars", "host", "task", "play_context", "loader", "worker_id", "cliargs"}),
+    ),
+    ("ansible.executor.process.worker", "TaskExecutor", frozenset()),
+    (
+        "ansible.plugins.strategy",
+        "StrategyBase._convert_wire_task_result_to_host_task_result",
+        frozenset({"wire_task_result"}),
+    ),
+    (
+        "ansible.plugins.strategy",
+        "StrategyBase._queue_task",
+        frozenset({"host", "task", "task_vars", "play_context"}),
+    ),
+    ("ansible.plugins.strategy", "StrategyBase._process_rpc_queue", frozenset()),
+    ("ansible.plugins.strategy", "StrategyBase._wait_on_pending_results", frozenset({"iterator"})),
+    ("ansible.plugins.loader", "PluginLoader.find_plugin_with_context", frozenset({"name"})),
+    ("ansible.plugins.loader", "PluginLoader.get_with_context", frozenset({"name"})),
+    ("ansible.plugins.loader", "PluginLoader.add_directory", frozenset()),
+    ("ansible.plugins.loader", "Jinja2Loader._ensure_non_collection_wrappers", frozenset()),
+    ("ansible.vars.manager", "VariableManager.get_vars", frozenset()),
+    ("ansible.inventory.data", "InventoryData.get_groups_dict", frozenset()),
+    ("ansible.playbook.task", "Task._resolve_conditional", frozenset({"conditional", "variables"})),
+)
+
+
+@dataclass(frozen=True)
+class Compatibility:
+    """`adapter` is None when this core is not understood, and then `problem` says why, in words for a warning."""
+
+    adapter: CoreAdapter | None
+    problem: str | None = None
+
+
+def parse_version(text: str) -> tuple[int, int]:
+    """(major, minor) of an ansible-core version. :raises ValueError: it has another form."""
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)
+
+
+def missing_names() -> list[str]:
+    """Names (and parameters) of core that the newest adapter uses and this core lacks."""
+    missing = []
+    for module_name, dotted, parameters in _NAMES_USED:
+        try:
+            found = importlib.import_module(module_name)
+            for part in dotted.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError):
+            missing.append(f"{module_name}.{dotted}")
+            continue
+        if parameters:
+            lacking = parameters - set(inspect.signature(found).parameters)
+            missing.extend(f"{module_name}.{dotted}({name})" for name in sorted(lacking))
+    return missing
+
+
+@functools.cache
+def compatibility() -> Compatibility:
+    """The adapter for this process's ansible-core."""
+    version = parse_version(core_version)
+    if version in RAW:
+        from ansible_mitogen_svc.controller.compat.raw_results import RawResultsAdapter
+
+        return Compatibility(RawResultsAdapter())
+    missing = [] if version in UNIFIED else missing_names()
+    if version < RAW[0] or missing:
+        detail = f"it lacks {', '.join(missing[:3])}" if missing else "it is older than 2.19"
+        return Compatibility(
+            None,
+            f"ansible_mitogen.svc does not know ansible-core {core_version} ({detail}): tasks run in core's own worker "
+            "processes over core's own connections for this run. Update the collection ansible_mitogen.svc.",
+        )
+    from ansible_mitogen_svc.controller.compat.unified_results import UnifiedResultsAdapter
+
+    return Compatibility(UnifiedResultsAdapter())

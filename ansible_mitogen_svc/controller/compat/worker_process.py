@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Task workers as processes: core's WorkerProcess with our TaskExecutor, forked while threads are alive.
+
+`start_forked` is called in the main thread; `GuardedWorkerProcess.run` is the child's whole life.
+
+Here and not in ``workers``, as it leans on private names of core.
+
+What happens around the fork, in this order (see ``workers/gate.py`` and ``workers/locks.py`` for the reasons): the gate closes and threads come
+to rest; the transport prepares; variables lock, loader lock, core's display lock; fork; the same backwards. The child
+starts with fresh locks, forgets the parent's session and never touches its sockets.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+from ansible.executor.process import worker as core_worker
+
+from ansible_mitogen_svc.controller.compat.adapter import CoreAdapter, QueuedTask
+from ansible_mitogen_svc.controller.workers.gate import ForkGate
+from ansible_mitogen_svc.controller.workers.locks import loader_lock, variables_lock
+
+
+class GuardedWorkerProcess(core_worker.WorkerProcess):  # type: ignore[misc]
+    """Core's worker process, forked under our locks."""
+
+    #: Set on a subclass by `worker_process_class`.
+    executor_class: type
+    lifecycle: Any
+
+    def start(self) -> None:
+        """Fork. Core takes its display lock inside."""
+        with variables_lock, loader_lock:
+            super().start()
+
+    def run(self) -> None:
+        """In the child: core's own run with our executor."""
+        # Existing objects stay where they are: a collection that visits them would copy the parent's whole memory.
+        gc.freeze()
+        self.lifecycle.after_fork_in_child()
+        core_worker.TaskExecutor = self.executor_class
+        super().run()
+
+
+def worker_process_class(executor: type, session_lifecycle: Any) -> type[GuardedWorkerProcess]:
+    """GuardedWorkerProcess for one executor class and one session."""
+    return type(
+        "WorkerProcess", (GuardedWorkerProcess,), {"executor_class": executor, "lifecycle": session_lifecycle}
+    )
+
+
+def start_forked(
+    adapter: CoreAdapter,
+    process_class: type[GuardedWorkerProcess],
+    strategy: Any,
+    queued: QueuedTask,
+    slot: int,
+    gate: ForkGate,
+) -> Any:
+    """Fork a worker for `queued`, put it into its slot and return it.
+
+    :raises OSError: the process could not be made.
+    """
+    loader = strategy._loader
+    # The constructor empties this set, so that the child cleans up its own files only; in the parent it names the
+    # decrypted files of everybody else.
+    temporary_files = loader._tempfiles
+    try:
+        process = adapter.worker_process(process_class, strategy, queued, slot)
+        strategy._workers[slot] = process
+        with gate.closed(lambda: adapter.serve_requests(strategy)):
+            process_class.lifecycle.before_fork()
+            process.start()
+    finally:
+        loader._tempfiles = temporary_files
+    return process

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The options of our strategies, read and checked before a play's first task. Main thread.
+
+Where an option can be set is documented in ``plugins/doc_fragments/strategy_options.py``; its values are resolved by
+core's own configuration code, so precedence is core's: variables, environment, ini file, default.
+`load` reads them for one play, `current` gives those of the play that runs to the rest of the controller.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ansible import constants
+from ansible.errors import AnsibleError, AnsibleOptionsError
+from ansible.template import Templar
+
+from ansible_mitogen_svc.controller.compat.strategy_options import define_options
+
+_SAFE_NAME = re.compile(r"[a-zA-Z_]\w*(\.[a-zA-Z_]\w*)+")
+_POOL_LIMIT = 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Values of the options, in the types the rest of the controller uses.
+
+    `stats_path`: file for the statistics, or None. `task_workers`: ``auto`` or ``fork``. `safe_plugins`: names of plugins
+    and collections that may run in threads. `pool_size`: threads of the pool that serves targets' requests.
+    """
+
+    stats_path: str | None = None
+    task_workers: str = "auto"
+    safe_plugins: tuple[str, ...] = ()
+    pool_size: int = 16
+    sources: dict[str, str] = field(default_factory=dict, compare=False)
+
+
+_current = Settings()
+
+
+def current() -> Settings:
+    """The settings of the running play, or the defaults before the first one."""
+    return _current
+
+
+def activate(settings: Settings) -> None:
+    """Make `settings` those of the running play."""
+    global _current
+    _current = settings
+
+
+def load(strategy: Any, play: Any) -> Settings:
+    """Read all options of the strategy object `strategy` for `play`.
+
+    :raises AnsibleOptionsError: a value does not parse; names option, value, source and what to write instead.
+    """
+    plugin_name = strategy._load_name
+    known = define_options(plugin_name, strategy_documentation(strategy), strategy._original_path)
+    names = {entry["name"] for definition in known.values() for entry in definition.get("vars") or ()}
+    variables = _templated(names, strategy, play)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for option in (each.name for each in fields(Settings) if each.name != "sources"):
+        values[option], sources[option] = _value(plugin_name, option, variables)
+        _check(option, values[option], sources[option])
+    values["safe_plugins"] = tuple(str(name) for name in values["safe_plugins"] or ())
+    return Settings(**values, sources=sources)
+
+
+def _definitions(plugin_name: str) -> dict[str, Any]:
+    return dict(constants.config.get_configuration_definitions("strategy", plugin_name))
+
+
+def strategy_documentation(strategy: Any) -> str:
+    """DOCUMENTATION of the module a strategy object's class comes from."""
+    return str(sys.modules[type(strategy).__module__].DOCUMENTATION)
+
+
+def _templated(names: set[str], strategy: Any, play: Any) -> dict[str, Any]:
+    variables = strategy._variable_manager.get_vars(play=play)
+    templar = Templar(loader=strategy._loader, variables=variables)
+    return {name: templar.template(variables[name]) for name in sorted(names) if name in variables}
+
+
+def _value(plugin_name: str, option: str, variables: dict[str, Any]) -> tuple[Any, str]:
+    try:
+        value, origin = constants.config.get_config_value_and_origin(
+            option, plugin_type="strategy", plugin_name=plugin_name, variables=variables
+        )
+    except AnsibleError as error:
+        raw, source = _raw(plugin_name, option, variables)
+        raise _invalid(option, raw, source, _remedy(_definitions(plugin_name)[option])) from error
+    return value, str(origin)
+
+
+def _raw(plugin_name: str, option: str, variables: dict[str, Any]) -> tuple[Any, str]:
+    """The value that did not parse, as it is written, and where."""
+    known = _definitions(plugin_name)[option]
+    for entry in known.get("vars") or ():
+        if entry["name"] in variables:
+            return variables[entry["name"]], f"the variable {entry['name']}"
+    for entry in known.get("env") or ():
+        if entry["name"] in os.environ:
+            return os.environ[entry["name"]], f"the environment variable {entry['name']}"
+    for entry in known.get("ini") or ():
+        return "the value there", f"[{entry['section']}] {entry['key']} in {constants.CONFIG_FILE}"
+    return known.get("default"), "its default"
+
+
+def _remedy(known: dict[str, Any]) -> str:
+    if known.get("choices"):
+        return f"Use one of: {', '.join(known['choices'])}."
+    return f"Use a value of type {known.get('type', 'string')}."
+
+
+def _invalid(option: str, value: Any, source: str, remedy: str) -> AnsibleOptionsError:
+    return AnsibleOptionsError(
+        f"ansible_mitogen.svc: option {option!r} cannot be {value!r}, which comes from {source}. {remedy}"
+    )
+
+
+def _check(option: str, value: Any, source: str) -> None:
+    if option == "pool_size" and not 1 <= value <= _POOL_LIMIT:
+        raise _invalid(option, value, source, f"Use a number from 1 to {_POOL_LIMIT}.")
+    if option == "safe_plugins":
+        for name in value or ():
+            if not _SAFE_NAME.fullmatch(str(name)):
+                remedy = "Use fully qualified plugin names (ns.collection.plugin) or collection names (ns.collection)."
+                raise _invalid(option, name, source, remedy)
+    if option == "stats_path" and value:
+        directory = os.path.dirname(os.path.abspath(value))
+        if not os.path.isdir(directory):
+            raise _invalid(option, value, source, f"Create the directory {directory}, or name a file in another one.")

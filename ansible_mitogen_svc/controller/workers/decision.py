@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Chooses the kind of worker for a task on a host. Main thread only; one `Decider` per strategy object.
+
+The rules, first match wins; the reason in statistics and messages is in brackets.
+
+1. *fork* when the user says so [task_workers=fork], for a task timeout, which core builds on SIGALRM [timeout], for an
+   active debugger [debugger], for prompts [prompt], for plugins nobody has checked for threads [action:..., become:...,
+   vars:...], for connections that are not ours [connection:...], and for tasks whose earlier run on another host turned
+   out to need it [lookup:..., connection:...].
+2. *inline* for includes [include], for actions that only work on the controller and never wait [controller_only], and
+   for tasks whose condition is false [skipped].
+3. *thread* for the rest [remote], and for what rule 2 would cover but for a wait between attempts or items [waits].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ansible import constants
+from ansible.errors import AnsibleError
+from ansible.plugins.loader import action_loader, become_loader, connection_loader, module_loader, vars_loader
+
+from ansible_mitogen_svc.controller.compat.adapter import CoreAdapter, QueuedTask
+from ansible_mitogen_svc.controller.workers.kinds import Decision, WorkerKind
+from ansible_mitogen_svc.controller.workers.plugin_policy import Abandon, PluginTrust, TaskPolicy, policy_of_this_thread
+
+#: Actions of ansible.builtin that touch nothing but variables and files of the controller, and never wait.
+CONTROLLER_ONLY = frozenset(
+    {"assert", "debug", "fail", "include_vars", "set_fact", "set_stats", "validate_argument_spec"}
+)
+#: Actions of ansible.builtin that talk to the person at the terminal.
+PROMPTING = frozenset({"pause"})
+_FORK = WorkerKind.FORK
+
+
+class Decider:
+    """:param serves: whether our connections serve the connection of that name.
+    :param force_fork: setting ``task_workers=fork``.
+    """
+
+    def __init__(
+        self, adapter: CoreAdapter, trust: PluginTrust, serves: Callable[[str], bool], force_fork: bool = False
+    ) -> None:
+        self._adapter = adapter
+        self._trust = trust
+        self._serves = serves
+        self._force_fork = force_fork
+        self._learned: dict[str, Decision] = {}
+        self._plugins: dict[tuple[str, str, tuple[str, ...]], Decision | None] = {}
+        self._handlers: dict[tuple[str, tuple[str, ...]], tuple[str, Decision | None]] = {}
+        self._vars_plugins: tuple[Decision | None] | None = None
+
+    def policy(self, kind: WorkerKind) -> TaskPolicy:
+        """What a task may load in a worker of `kind`."""
+        return TaskPolicy(kind, self._trust, self._serves)
+
+    def must_pickle(self, task: Any) -> bool:
+        """Whether results of `task` come from code that might return what core could not pass between processes."""
+        found = self._handlers.get((task.action, tuple(task.collections or ())))
+        return found is not None and not found[0]
+
+    def learn(self, task: Any, abandoned: Abandon) -> Decision:
+        """A worker had to give `task` up: what to use instead, for this host and the following ones."""
+        decision = Decision(abandoned.kind, abandoned.reason)
+        self._learned[task._uuid] = decision
+        return decision
+
+    def decide(self, queued: QueuedTask, action: str | None, debugger_active: bool, templar: Any) -> Decision:
+        """:param action: the task's action with templates resolved, None when that failed.
+        :param templar: a template engine over the task's variables.
+        """
+        task = queued.task
+        forced = self._forced(task, action, debugger_active)
+        if forced is not None:
+            return forced
+        assert action is not None
+        if action in self._adapter.include_actions:
+            return self._learned.get(task._uuid) or Decision(WorkerKind.INLINE, "include")
+        collections = tuple(task.collections or ())
+        handler, objection = self._handler(action, collections)
+        objection = objection or self._vars_objection() or self._connection_objection(queued, templar)
+        if objection is not None:
+            return objection
+        learned = self._learned.get(task._uuid)
+        if learned is not None:
+            return learned
+        return self._in_process(queued, handler)
+
+    def _forced(self, task: Any, action: str | None, debugger_active: bool) -> Decision | None:
+        if self._force_fork:
+            return Decision(_FORK, "task_workers=fork")
+        if task.timeout:
+            return Decision(_FORK, "timeout")
+        if debugger_active or task.debugger not in (None, "never"):
+            return Decision(_FORK, "debugger")
+        if action is None:
+            return Decision(_FORK, "action:unresolved")
+        return None
+
+    def _in_process(self, queued: QueuedTask, handler: str) -> Decision:
+        task = queued.task
+        if handler in PROMPTING:
+            return Decision(_FORK, "prompt")
+        if handler in CONTROLLER_ONLY:
+            waits = task.until or task.retries or task.async_val or (task.loop is not None and task.loop_control.pause)
+            return Decision(WorkerKind.THREAD, "waits") if waits else Decision(WorkerKind.INLINE, "controller_only")
+        if self._is_skipped(queued):
+            return Decision(WorkerKind.INLINE, "skipped")
+        return Decision(WorkerKind.THREAD, "remote")
+
+    def _is_skipped(self, queued: QueuedTask) -> bool:
+        """Whether it is cheap to tell that `queued` ends before it needs a connection."""
+        task = queued.task
+        if not task.when or task.loop is not None or task.delegate_to is not None:
+            return False
+        try:
+            with policy_of_this_thread(self.policy(WorkerKind.INLINE)):
+                return self._adapter.is_skipped_by_condition(task, queued.task_vars)
+        except (AnsibleError, Abandon):
+            return False
+
+    def _handler(self, action: str, collections: tuple[str, ...]) -> tuple[str, Decision | None]:
+        """The builtin action plugin that will run `action` ("" when it is not builtin), and what speaks against it."""
+        key = (action, collections)
+        found = self._handlers.get(key)
+        if found is None:
+            found = self._handlers[key] = self._find_handler(action, list(collections))
+        return found
+
+    def _find_handler(self, action: str, collections: list[str]) -> tuple[str, Decision | None]:
+        module = module_loader.find_plugin_with_context(action, collection_list=collections)
+        name = module.action_plugin if module.resolved and module.action_plugin else action
+        found = action_loader.find_plugin_with_context(name, collection_list=collections)
+        if not found.resolved:
+            collection, _dot, short = action.rpartition(".")
+            group = short.split("_")[0]
+            if group in constants.NETWORK_GROUP_MODULES:
+                name = f"{collection}.{group}" if collection else group
+                found = action_loader.find_plugin_with_context(name, collection_list=collections)
+        if not found.resolved:
+            found = action_loader.find_plugin_with_context("ansible.legacy.normal")
+        if not found.resolved:
+            return "", None
+        fqcn = found.resolved_fqcn or action
+        if not self._trust.allows(fqcn, found.plugin_resolved_path):
+            return "", Decision(_FORK, f"action:{fqcn}")
+        builtin = found.plugin_resolved_collection == "ansible.builtin" or "." not in fqcn
+        return (fqcn.rpartition(".")[2] if builtin else ""), None
+
+    def _connection_objection(self, queued: QueuedTask, templar: Any) -> Decision | None:
+        """About what the task seems to use; what it really uses is checked when it is loaded."""
+        task, task_vars = queued.task, queued.task_vars
+        if task.delegate_to is None:
+            name = self._plain(task_vars.get("ansible_connection"), task.connection, templar)
+            objection = name and self._objection_to(connection_loader, "connection", name)
+            if objection:
+                return objection
+            if name and not self._serves(name):
+                return Decision(_FORK, f"connection:{name}")
+        become = self._plain(task_vars.get("ansible_become"), task.become, templar)
+        if become not in (None, False, "false", "no", "False"):
+            method = self._plain(task_vars.get("ansible_become_method"), task.become_method, templar)
+            return method and self._objection_to(become_loader, "become", method) or None
+        return None
+
+    @staticmethod
+    def _plain(variable: Any, keyword: Any, templar: Any) -> Any:
+        value = keyword if variable is None else variable
+        if isinstance(value, str) and "{" in value:
+            try:
+                value = templar.template(value)
+            except AnsibleError:
+                return None
+        return value
+
+    def _objection_to(self, loader: Any, plugin_type: str, name: str) -> Decision | None:
+        key = (plugin_type, name, ())
+        if key not in self._plugins:
+            found = loader.find_plugin_with_context(name)
+            fine = not found.resolved or self._trust.allows(found.resolved_fqcn, found.plugin_resolved_path)
+            self._plugins[key] = None if fine else Decision(_FORK, f"{plugin_type}:{found.resolved_fqcn}")
+        return self._plugins[key]
+
+    def _vars_objection(self) -> Decision | None:
+        """Reading another host's variables runs vars plugins, in whatever thread that happens."""
+        if self._vars_plugins is None:
+            objection = None
+            for plugin in vars_loader.all(class_only=True):
+                if not self._trust.allows(plugin.ansible_name, getattr(plugin, "_original_path", None)):
+                    objection = Decision(_FORK, f"vars:{plugin.ansible_name}")
+                    break
+            self._vars_plugins = (objection,)
+        return self._vars_plugins[0]

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Copies of tasks for workers that share memory with the strategy. Main thread makes them, workers use and change them.
+
+Core's worker processes change their copy of the task, its loop control and its parent blocks as they please.
+Here each worker gets objects of its own for all of these, made before the strategy touches the task again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def shallow_clone(original: Any) -> Any:
+    """A second object of the same class with the same attributes. The class's constructor is not called."""
+    clone = object.__new__(type(original))
+    clone.__dict__.update(original.__dict__)
+    return clone
+
+
+def clone_parents(parent: Any) -> Any:
+    """`parent` and everything above it, cloned: validating a task marks its blocks as validated, for one host."""
+    if parent is None:
+        return None
+    clone = shallow_clone(parent)
+    above = clone.__dict__.get("_parent")
+    if above is not None:
+        clone._parent = clone_parents(above)
+    return clone
+
+
+def worker_copy(task: Any) -> Any:
+    """A copy of `task` that a worker may validate, squash and change."""
+    copy = task.copy(exclude_parent=True, exclude_tasks=True)
+    copy._parent = clone_parents(task._parent)
+    return copy
+
+
+def reported_copy(task: Any, original: Any) -> Any:
+    """`task`, as a worker leaves it, in the state core's results thread would have made from the wire.
+
+    :param original: the task the strategy queued; its parents are the ones the result must have.
+    """
+    copy = shallow_clone(task)
+    if task._uuid == original._uuid:
+        copy._parent = original._parent
+    copy._finalized = copy._squashed = True
+    return copy

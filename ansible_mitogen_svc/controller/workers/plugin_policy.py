@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Which plugins may be loaded where: threads take what is known to be safe in them, the main thread nothing that blocks.
+
+Theory of operation
+
+1. `PluginTrust` knows where ansible-core's and our own plugins live, and the user's ``safe_plugins``. It answers for one
+   resolved plugin: may it run beside others in one process?
+2. Before a task starts the `Decider` asks about what it can see: action, connection, become method.
+3. What hides in templates (lookups, and connections or become methods that a loop's items name) shows only when it is
+   looked up. The loader's finder therefore asks the `TaskPolicy` of the current thread, in any thread, each time.
+4. A policy that objects raises `Abandon` as long as the task has done nothing: its worker hands it to another kind.
+   Once the TaskExecutor has made an action object the task can no longer be taken back (`action_made`); what is found
+   later, by the action or by later items of a loop, is used where it is.
+5. `Abandon` is a BaseException, as nothing between the finder and the worker may turn it into a failed task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_mitogen_svc.controller.workers.kinds import WorkerKind
+
+#: Lookups of ansible.builtin that start processes whose standard error they inherit: only a worker process has a safe one.
+PROCESS_LOOKUPS = frozenset({"lines", "pipe"})
+#: Lookups of ansible.builtin that may wait: for a server, for the lock of a file.
+WAITING_LOOKUPS = frozenset({"password", "url"})
+
+_MARK = "_ansible_mitogen_svc_policed"
+_local = threading.local()
+
+
+class Abandon(BaseException):
+    """The running task needs a worker of another kind, and has not done anything yet."""
+
+    def __init__(self, kind: WorkerKind, reason: str) -> None:
+        super().__init__(f"{kind.value}: {reason}")
+        self.kind = kind
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class PluginTrust:
+    """Tells plugins known to work beside others in one process from the rest.
+
+    :param roots: directories whose plugins are trusted (ansible-core's package, our collection).
+    :param safe: fully qualified plugin names, and collection names as ``ns.collection``.
+    """
+
+    roots: tuple[str, ...]
+    safe: frozenset[str] = field(default_factory=frozenset)
+
+    def allows(self, fqcn: str | None, path: str | None) -> bool:
+        """Whether the plugin named `fqcn`, loaded from the file `path`, is trusted."""
+        if path is not None and path.startswith(self.roots):
+            return True
+        name = fqcn or ""
+        return name in self.safe or ".".join(name.split(".")[:2]) in self.safe
+
+
+def trust_roots(directories: Iterable[str]) -> tuple[str, ...]:
+    """`directories` as they are compared with: real, absolute, with a separator at the end."""
+    named = [os.path.join(os.path.abspath(directory), "") for directory in directories]
+    real = [os.path.join(os.path.realpath(directory), "") for directory in directories]
+    return tuple(dict.fromkeys(named + real))
+
+
+@dataclass
+class TaskPolicy:
+    """What one task, in one worker, may load. Lives as long as the task runs; used by its thread only.
+
+    :param kind: of the worker that runs the task: inline or thread.
+    :param serves: whether connections of that name go through ours.
+    """
+
+    kind: WorkerKind
+    trust: PluginTrust
+    serves: Callable[[str], bool]
+    started: bool = False
+
+    def check(self, plugin_type: str, name: str, fqcn: str | None, path: str | None) -> None:
+        """Called for each plugin found. :raises Abandon: it must not be used here, and the task can still be moved."""
+        if self.started:
+            return
+        objection = self._objection(plugin_type, name, fqcn, path)
+        if objection is not None:
+            raise Abandon(*objection)
+
+    def _objection(
+        self, plugin_type: str, name: str, fqcn: str | None, path: str | None
+    ) -> tuple[WorkerKind, str] | None:
+        if plugin_type not in _CHECKED or path is None:
+            return None
+        if not self.trust.allows(fqcn, path):
+            return WorkerKind.FORK, f"{plugin_type}:{fqcn or name}"
+        short = (fqcn or name).rpartition(".")[2]
+        if plugin_type == "connection" and not self.serves(name):
+            return WorkerKind.FORK, f"connection:{short}"
+        if plugin_type == "lookup" and short in PROCESS_LOOKUPS:
+            return WorkerKind.FORK, f"lookup:{short}"
+        if plugin_type == "lookup" and short in WAITING_LOOKUPS and self.kind is WorkerKind.INLINE:
+            return WorkerKind.THREAD, f"lookup:{short}"
+        return None
+
+
+_CHECKED = frozenset({"action", "connection", "become", "lookup"})
+
+
+@contextlib.contextmanager
+def policy_of_this_thread(policy: TaskPolicy) -> Iterator[None]:
+    """Let `policy` decide about every plugin the current thread looks for inside this block."""
+    before = getattr(_local, "policy", None)
+    _local.policy = policy
+    try:
+        yield
+    finally:
+        _local.policy = before
+
+
+def action_made() -> None:
+    """The current thread's task is about to do something: from here on it stays where it is."""
+    policy = getattr(_local, "policy", None)
+    if policy is not None:
+        policy.started = True
+
+
+def police(finder: Callable[..., Any]) -> Callable[..., Any]:
+    """A ``PluginLoader.find_plugin_with_context`` that asks the current thread's policy about what it has found."""
+    if getattr(finder, _MARK, False):
+        return finder
+
+    @functools.wraps(finder)
+    def find_and_ask(loader: Any, name: str, *arguments: Any, **keywords: Any) -> Any:
+        found = finder(loader, name, *arguments, **keywords)
+        policy = getattr(_local, "policy", None)
+        if policy is not None and found.resolved:
+            policy.check(loader.type, name, found.resolved_fqcn, found.plugin_resolved_path)
+        return found
+
+    setattr(find_and_ask, _MARK, True)
+    return find_and_ask

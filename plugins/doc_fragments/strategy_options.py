@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The options that all strategies of this collection share; read by ansible_mitogen_svc/controller/settings.py."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Used as ``extends_documentation_fragment: ansible_mitogen.svc.strategy_options``."""
+
+    DOCUMENTATION = r"""
+options:
+  task_workers:
+    description:
+      - Where tasks run on the controller.
+      - V(auto) runs them inside the ansible-playbook process, in its main thread or in one of C(forks) threads, and
+        starts a worker process only for tasks that are not known to be safe there, such as those with C(timeout) or with
+        plugins from collections that O(safe_plugins) does not name.
+      - V(fork) starts a worker process for each task and host, as ansible-core does.
+      - With C(-vvv) the kind of worker and the reason are shown for each task and host.
+    type: str
+    choices: [auto, fork]
+    default: auto
+    env:
+      - name: ANSIBLE_MITOGEN_SVC_TASK_WORKERS
+    ini:
+      - section: ansible_mitogen_svc
+        key: task_workers
+    vars:
+      - name: ansible_mitogen_svc_task_workers
+  safe_plugins:
+    description:
+      - Action, connection, become, lookup and vars plugins that may run in threads beside others, by their fully
+        qualified names, or all plugins of a collection by its name. Those of C(ansible.builtin) and of this collection
+        need not be named.
+      - Filters, tests and modules need not be named either.
+    type: list
+    elements: str
+    default: []
+    env:
+      - name: ANSIBLE_MITOGEN_SVC_SAFE_PLUGINS
+    ini:
+      - section: ansible_mitogen_svc
+        key: safe_plugins
+    vars:
+      - name: ansible_mitogen_svc_safe_plugins
+  pool_size:
+    description:
+      - Number of threads that answer what hosts ask for while tasks run, such as a module they lack.
+    type: int
+    default: 16
+    env:
+      - name: ANSIBLE_MITOGEN_SVC_POOL_SIZE
+    ini:
+      - section: ansible_mitogen_svc
+        key: pool_size
+    vars:
+      - name: ansible_mitogen_svc_pool_size
+  stats_path:
+    description:
+      - A file to which statistics of the run are written as JSON when it ends.
+    type: path
+    env:
+      - name: ANSIBLE_MITOGEN_SVC_STATS
+    ini:
+      - section: ansible_mitogen_svc
+        key: stats_path
+    vars:
+      - name: ansible_mitogen_svc_stats_path
+"""

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Thin: core's free strategy with our workers and connections in front. See ansible_mitogen_svc/controller/strategy.py."""
+
+from __future__ import annotations
+
+DOCUMENTATION = """
+name: free
+short_description: Runs tasks host by host, without waiting, over persistent connections
+description:
+  - Does what P(ansible.builtin.free#strategy) does: each host goes through the play as fast as it can.
+  - Differs in how a task reaches its host. Connections of type P(ansible.builtin.ssh#connection) and
+    P(ansible.builtin.local#connection) stay open for the whole run, modules are kept on the host, and tasks do not need
+    a process of their own on the controller.
+  - Playbooks need no change. What this strategy cannot do better it leaves to ansible-core.
+author: The ansible_mitogen_svc authors
+version_added: 0.1.0
+extends_documentation_fragment:
+  - ansible_mitogen.svc.strategy_options
+notes:
+  - ansible-core prints a deprecation warning for every strategy plugin that is not its own, also for this one.
+seealso:
+  - plugin: ansible.builtin.free
+    plugin_type: strategy
+"""
+
+import os
+import sys
+
+from ansible.plugins.strategy.free import StrategyModule as CoreStrategy
+
+try:
+    import ansible_mitogen_svc.controller  # noqa: F401
+except ImportError:
+    # Installed by ansible-galaxy: the package is a directory of the collection.
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from ansible_mitogen_svc.controller.strategy import Accelerated
+
+
+class StrategyModule(Accelerated, CoreStrategy):  # type: ignore[misc]
+    """See DOCUMENTATION."""
