@@ -24,7 +24,10 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tools")]
 from environments import RELEASES, REPOSITORY, Environment, Release, find_interpreter, make_artifact, make_wheel
 from loopback_sshd import LoopbackSshd, SshdUnavailable
 
-PLUGINS = [("strategy", "linear"), ("connection", "ssh"), ("connection", "local")]
+PLUGINS = [
+    *(("strategy", name) for name in ("linear", "free", "host_pinned", "debug")),
+    *(("connection", name) for name in ("ssh", "local")),
+]
 GALAXY = yaml.safe_load((REPOSITORY / "galaxy.yml").read_text())
 
 
