@@ -91,7 +91,8 @@ class DeduplicatingInvoker(Invoker):
         self._hits = 0
 
     def join_pool(
-        self, table: Dict[bytes, Callable[[mitogen.core.Message], bool]], run_aside: Callable[[Callable[[], None]], bool]
+        self, table: Dict[bytes, Callable[[mitogen.core.Message], bool]],
+        run_aside: Callable[[Callable[[], None]], bool],
     ) -> None:
         """Called by the pool, before the first call. *run_aside* gives a function a thread, or returns False."""
         self.fast_replies = table

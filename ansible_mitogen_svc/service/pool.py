@@ -16,18 +16,17 @@ How it works
    daemons: a method that never returns cannot keep the process alive.
 6. The broker's 'shutdown' signal starts the same without waiting; callers over connections are answered at once.
 7. After a fork the child's copy of the pool has no threads: calls raise Error, close() does nothing.
-Locks: _state_lock (closing, threads) first; then those of Lanes, PendingRequests, Roster. Never held while
-foreign code runs.
+Locks: none is held while foreign code runs, and only a DeduplicatingInvoker's while another (PendingRequests') is taken.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-import queue
 import threading
 import time
-from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple, Type, Union
+from typing import Any, Callable, Iterable, List, Optional, Type, Union
 
 import mitogen
 import mitogen.core
@@ -42,6 +41,7 @@ from .pending import Limits, PendingRequests
 from .request import RemoteRequest, Request
 from .roster import Roster
 from .statistics import PoolStatistics
+from .workers import Workers
 
 LOG = logging.getLogger(__name__)
 
@@ -82,20 +82,17 @@ class Pool:
         self.pid = os.getpid()
         self._state_lock = threading.Lock()
         self._closing = False
-        self._finished = threading.Event()
         self._broker_leaving = False
         self._refused = self._dropped = 0
         self._deadline = deadline
-        self._queue: "queue.SimpleQueue[Optional[Tuple[Callable[..., None], Any]]]" = queue.SimpleQueue()
         self._lanes = Lanes()
-        #: identities of our threads that are running something: the fixed ones, and those of run_aside
-        self._busy: Set[int] = set()
-        self._aside: Dict[int, threading.Thread] = {}
-        put = self._queue.put
+        name = f"service-pool-{id(self) & 0xFFFF:04x}"
+        self._workers = Workers(size, name, self.aside_limit, self._finish)
+        put = self._workers.put
         self._roster = Roster(
-            activator or self.activator_class(), deadline, lambda f: put((Pool._run_function, f)), self.run_aside,
+            activator or self.activator_class(), deadline, lambda f: put(_call, f), self._workers.run_aside,
         )
-        self._clock = DeadlineClock(self.pending, f"service-deadlines-{id(self) & 0xFFFF:04x}")
+        self._clock = DeadlineClock(self.pending, f"{name}.deadlines")
         self.pending.watch = self._clock.watch
         self._departures = Departures(router, self._on_departure)
         try:
@@ -107,14 +104,7 @@ class Pool:
         self._on_broker_end = open_pools.weak_listener(self)
         for signal in ("shutdown", "exit"):
             mitogen.core.listen(router.broker, signal, self._on_broker_end)
-        self._threads = [
-            threading.Thread(target=self._work, name=f"service-pool-{id(self) & 0xFFFF:04x}.{number}", daemon=True)
-            for number in range(size)
-        ]
-        self._running = size
-        self._closers = 0
-        for thread in self._threads:
-            thread.start()
+        self._workers.start()
         open_pools.remember(self)
 
     # -- services ---------------------------------------------------------------------------------------------------
@@ -151,7 +141,7 @@ class Pool:
         except CallFailed as failure:
             request.refuse(failure)
             return
-        if threading.get_ident() in self._busy or threading.get_ident() in self._aside:
+        if self._workers.own():
             self._serve_nested(request)
         else:
             self._enqueue(request)
@@ -163,7 +153,7 @@ class Pool:
     def defer(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Run a function in a pool thread, some time soon; what it raises is logged."""
         self._check_process()
-        self._queue.put((Pool._run_function, lambda: function(*args, **kwargs)))
+        self._workers.put(_call, functools.partial(function, *args, **kwargs))
 
     def serve_message(self, msg: mitogen.core.Message) -> None:
         """Handle a CALL_SERVICE message. In the broker thread, or (child.py) in one that took it over."""
@@ -194,32 +184,16 @@ class Pool:
         name = request.service
         invoker = self._roster.known(name)
         if name is None or (invoker is not None and not invoker.serialized):
-            self._queue.put((Pool._serve, request))
+            self._workers.put(self._serve, request)
         else:
             self._put_in_lane(name, request)
 
     def _put_in_lane(self, name: str, request: Request) -> None:
         lane = self._lanes.append(name, request)
         if lane is not None:
-            self._queue.put((Pool._run_lane, lane))
+            self._workers.put(self._run_lane, lane)
 
     # -- pool threads -----------------------------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        """Main function of a pool thread."""
-        me, take, busy = threading.get_ident(), self._queue.get, self._busy
-        while True:
-            task = take()
-            if task is None:
-                break
-            busy.add(me)
-            try:
-                task[0](self, task[1])
-            except Exception:
-                LOG.exception("%r: a task failed", self)
-            busy.discard(me)
-            del task  # nothing of the last call may live on while we wait
-        self._leave()
 
     def _serve(self, request: Request) -> None:
         """Decode, find the invoker, run. Never raises."""
@@ -260,7 +234,7 @@ class Pool:
             invoker.handle(request)
         else:
             # the lane was only needed until the service was active: its calls need not wait for each other
-            self._queue.put((Pool._handle, request))
+            self._workers.put(self._handle, request)
 
     def _handle(self, request: Request) -> None:
         if request.open:
@@ -280,35 +254,12 @@ class Pool:
             if lane is not None:
                 self._run_lane(lane)
 
-    def _run_function(self, function: Callable[[], Any]) -> None:
-        function()
-
-    def run_aside(self, function: Callable[[], None]) -> bool:
-        """Give *function* a thread of its own if the calling pool thread is the last free one; whether it did."""
-        if len(self._busy) < len(self._threads) or len(self._aside) >= self.aside_limit:
-            return False
-        with self._state_lock:
-            if self._closing:
-                return False
-            self._running += 1
-
-        def run() -> None:
-            self._aside[threading.get_ident()] = threading.current_thread()
-            try:
-                function()
-            finally:
-                del self._aside[threading.get_ident()]
-                self._leave()
-
-        threading.Thread(target=run, name=f"{self._threads[0].name}.aside", daemon=True).start()
-        return True
-
     # -- endings ----------------------------------------------------------------------------------------------------
 
     @property
     def size(self) -> int:
         """Number of threads."""
-        return len(self._threads)
+        return self._workers.size
 
     @property
     def closed(self) -> bool:
@@ -324,21 +275,12 @@ class Pool:
         if os.getpid() != self.pid:
             return False
         until = time.monotonic() + (self.close_deadline if deadline is None else deadline)
-        with self._state_lock:
-            self._closers += 1
         self._begin_close()
-        me = threading.current_thread()
-        for thread in [*self._threads, *list(self._aside.values())]:
-            if thread is not me and me is not self.router.broker._thread:
-                thread.join(max(0.0, until - time.monotonic()))
-        _fail_all(self.pending.all())
-        with self._state_lock:
-            self._closers -= 1
-            finish = self._running == 0 and self._closers == 0
-        if finish:
-            self._finish()
+        in_broker = threading.current_thread() is self.router.broker._thread
+        if not self._workers.join(0.0 if in_broker else until):
+            _fail_all(self.pending.all())
         self._clock.join(max(0.0, until - time.monotonic()))
-        return self._running == 0
+        return self._workers.join(0.0)
 
     def stop(self, join: bool = True) -> None:
         """close(), by the name and the argument mitogen's pool has; without *join* it does not wait."""
@@ -358,31 +300,11 @@ class Pool:
         self.pending.close(_CLOSING)
         self._clock.stop()
         waiting = self._lanes.take_all()
-        while True:
-            try:
-                task = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if task is not None and isinstance(task[1], Request):
-                waiting.append(task[1])
+        waiting += [argument for argument in self._workers.stop() if isinstance(argument, Request)]
         _fail_all(waiting)
-        for _ in self._threads:
-            self._queue.put(None)
-
-    def _leave(self) -> None:
-        """The calling pool thread has finished its work."""
-        with self._state_lock:
-            self._running -= 1
-            finish = self._running == 0 and self._closers == 0
-        if finish:
-            self._finish()
 
     def _finish(self) -> None:
-        """Everything that is to happen after the last thread has left. Once."""
-        with self._state_lock:
-            if self._finished.is_set():
-                return
-            self._finished.set()
+        """Everything that is to happen after the last thread has left its work. Called once, by Workers."""
         _fail_all(self.pending.all())
         handler = self.router._handle_map.get(mitogen.core.CALL_SERVICE)
         if handler is not None and handler[1] == self.serve_message:
@@ -422,14 +344,18 @@ class Pool:
         """A frozen picture of the pool and its services."""
         refused = self._refused + sum(invoker.refused for invoker in self._roster.invokers())
         return PoolStatistics(
-            len(self._threads), len(self._busy), len(self._aside), len(self.pending), self.pending.bytes, self.pending.overloaded,
-            refused, self._dropped, self._roster.statistics(),
+            self._workers.size, self._workers.busy, self._workers.aside, len(self.pending), self.pending.bytes,
+            self.pending.overloaded, refused, self._dropped, self._roster.statistics(),
         )
 
     def __repr__(self) -> str:
-        return f"Pool({id(self) & 0xFFFF:04x}, size={len(self._threads)}, closed={self._closing})"
+        return f"Pool({id(self) & 0xFFFF:04x}, size={self._workers.size}, closed={self._closing})"
 
 
 def _fail_all(requests: List[Request]) -> None:
     for request in requests:
         request.fail(ShuttingDown(_CLOSING))
+
+
+def _call(function: Callable[[], Any]) -> None:
+    function()

@@ -112,6 +112,7 @@ class Roster:
         self.select.close()
         self.select.notify = None
         self.fast_replies.clear()
+        self._run_aside = _no_thread
         for invoker in self.invokers():
             try:
                 invoker.service.on_shutdown()
@@ -129,3 +130,7 @@ class Roster:
     def statistics(self) -> Mapping[str, ServiceStatistics]:
         """Per service."""
         return {name: invoker.statistics() for name, invoker in list(self._invokers.items())}
+
+
+def _no_thread(function: Callable[[], None]) -> bool:
+    return False
