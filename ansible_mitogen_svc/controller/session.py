@@ -175,6 +175,7 @@ class Session(_Targets):
             return
         self._closed.set()
         self._finish_agents()
+        self.connections.end()
         self.pool.close()
         self.broker.shutdown()
         self.broker.join()

@@ -88,6 +88,7 @@ class ConnectionService(service.Service):
         # Guards `_contexts` and `_hosts`; never held while another lock is taken.
         self._contexts_lock = threading.Lock()
         self._contexts: dict[str, mitogen.parent.Context] = {}
+        self._ending = False
         self._hosts: dict[str, set[str]] = {}
 
     @service.expose(service.AllowParents())
@@ -133,8 +134,10 @@ class ConnectionService(service.Service):
             if self._contexts.get(key) is not context:
                 return
             del self._contexts[key]
-        counters.add("connections", "lost")
-        self.invalidate(key)
+            ending = self._ending
+        if not ending:
+            counters.add("connections", "lost")
+            self.invalidate(key)
 
     def invalidate(self, key: str) -> None:
         """The next `connect` of the key starts anew."""
@@ -165,6 +168,11 @@ class ConnectionService(service.Service):
             keys = self._hosts.pop(host, set())
         for key in keys:
             self.disconnect(key)
+
+    def end(self) -> None:
+        """The run is over: connections that close from now on are not lost."""
+        with self._contexts_lock:
+            self._ending = True
 
     def context_ids(self) -> list[int]:
         """Ids of the contexts that are connected."""

@@ -234,8 +234,11 @@ class Agent:
         }
         router.add_handler(self.on_message, handle=frames.AGENT_HANDLE, policy=mitogen.core.has_parent_authority)
 
-    def add(self, reader, writer, name):
+    def add(self, reader, writer, name, pid, adopted=False):
+        """Take a process's descriptors; all is set before the broker thread can see its first output."""
         zygote = Zygote(self, self._next)
+        zygote.pid = pid
+        zygote.adopted = zygote.ready = adopted
         self.zygotes[self._next] = zygote
         self._next += 1
         stream = mitogen.core.Stream()
@@ -303,8 +306,8 @@ class Agent:
         reader = process.stdout
         for file in (reader, writer, errors):
             os.set_blocking(file.fileno(), False)
-        zygote = self.add(reader, writer, "zygote.%d" % process.pid)
-        zygote.process, zygote.pid = process, process.pid
+        zygote = self.add(reader, writer, "zygote.%d" % process.pid, process.pid)
+        zygote.process = process
         if with_terminal:
             zygote.terminal = os.dup(writer.fileno())
         stream = mitogen.core.Stream()
@@ -489,9 +492,8 @@ class AgentContext(mitogen.core.ExternalContext):
         pid, socket_ = self._login
         socket_.setblocking(False)
         descriptor = socket_.detach()
-        zygote = agent.add(os.fdopen(descriptor, "rb", 0), os.fdopen(os.dup(descriptor), "wb", 0), "zygote.login")
-        zygote.pid = pid
-        zygote.adopted = zygote.ready = True
+        reader, writer = os.fdopen(descriptor, "rb", 0), os.fdopen(os.dup(descriptor), "wb", 0)
+        agent.add(reader, writer, "zygote.login", pid, adopted=True)
 
 
 def run(config, pid, socket_, sections):

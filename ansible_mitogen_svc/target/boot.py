@@ -23,7 +23,6 @@ import os
 import pwd
 import stat
 import sys
-import types
 
 PACKAGES = ("ansible_mitogen_svc", "ansible_mitogen_svc.wire", "ansible_mitogen_svc.target", "mitogen")
 
