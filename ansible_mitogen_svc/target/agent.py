@@ -313,7 +313,7 @@ class Agent:
         stream = mitogen.core.Stream()
         stream.set_protocol(ErrorOutput(zygote))
         stream.name = zygote.stream.name + ".stderr"
-        stream.accept(errors, None)
+        stream.accept(errors, errors)
         stream.receive_side.keep_alive = False
         self.broker.start_receive(stream)
         return zygote
