@@ -29,8 +29,9 @@ _POOL_LIMIT = 1024
 class Settings:
     """Values of the options, in the types the rest of the controller uses.
 
-    `stats_path`: file for the statistics, or None. `task_workers`: ``auto`` or ``fork``. `safe_plugins`: names of plugins
-    and collections that may run in threads. `pool_size`: threads of the pool that serves targets' requests.
+    `stats_path`: file for the statistics, or None. `task_workers`: ``auto`` or ``fork``. `safe_plugins`: names of
+    plugins and collections that may run in threads. `pool_size`: threads of the pool that serves targets' requests.
+    `sources`: where each value comes from, for messages.
     """
 
     stats_path: str | None = None

@@ -2,8 +2,8 @@
 # Copyright: The ansible_mitogen_svc authors
 """Turns core's strategy classes into ours: same loop, other workers and connections. Used by ``plugins/strategy/*``.
 
-`Accelerated` goes in front of a core strategy class. Objects are made by core for each play, in the main thread; what lives longer (the
-Session, worker threads, locks around core's loader) is in `process_parts`, made on first use.
+`Accelerated` goes in front of a core strategy class. Core makes its objects for each play, in the main thread;
+what lives longer (the Session, worker threads, locks around core's loader) is in `process_parts`, made on first use.
 """
 
 from __future__ import annotations
@@ -127,5 +127,3 @@ class Accelerated(StrategyHooks):
     def before_reset_connection(self, host_name: str) -> None:
         """``meta: reset_connection`` is about to run for a host."""
         session_lifecycle.reset_host(host_name)
-
-

@@ -14,8 +14,8 @@ options:
     description:
       - Where tasks run on the controller.
       - V(auto) runs them inside the ansible-playbook process, in its main thread or in one of C(forks) threads, and
-        starts a worker process only for tasks that are not known to be safe there, such as those with C(timeout) or with
-        plugins from collections that O(safe_plugins) does not name.
+        starts a worker process only for tasks that are not known to be safe there, such as those with C(timeout) or
+        with plugins from collections that O(safe_plugins) does not name.
       - V(fork) starts a worker process for each task and host, as ansible-core does.
       - With C(-vvv) the kind of worker and the reason are shown for each task and host.
     type: str

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Thin: core's debug strategy with our workers and connections in front. See ansible_mitogen_svc/controller/strategy.py."""
+"""Core's debug strategy with our workers and connections: see ansible_mitogen_svc/controller/strategy.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ DOCUMENTATION = """
 name: debug
 short_description: Runs tasks in lockstep, with a debugger on failures, over persistent connections
 description:
-  - Does what P(ansible.builtin.debug#strategy) does: a task that fails opens the debugger.
+  - Does what P(ansible.builtin.debug#strategy) does; a task that fails opens the debugger.
   - Differs in how a task reaches its host. Connections of type P(ansible.builtin.ssh#connection) and
     P(ansible.builtin.local#connection) stay open for the whole run, modules are kept on the host, and tasks do not need
     a process of their own on the controller.

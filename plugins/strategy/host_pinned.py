@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Thin: core's host_pinned strategy with our workers and connections in front. See ansible_mitogen_svc/controller/strategy.py."""
+"""Core's host_pinned strategy with our workers and connections: see ansible_mitogen_svc/controller/strategy.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ DOCUMENTATION = """
 name: host_pinned
 short_description: Runs each host to its end, without interruption, over persistent connections
 description:
-  - Does what P(ansible.builtin.host_pinned#strategy) does: at most C(forks) hosts are in the play at a time, each goes to the end.
+  - Does what P(ansible.builtin.host_pinned#strategy) does; at most C(forks) hosts are in the play at a
+    time.
   - Differs in how a task reaches its host. Connections of type P(ansible.builtin.ssh#connection) and
     P(ansible.builtin.local#connection) stay open for the whole run, modules are kept on the host, and tasks do not need
     a process of their own on the controller.

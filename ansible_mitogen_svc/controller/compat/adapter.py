@@ -50,9 +50,7 @@ class CoreAdapter(ABC):
             ("find_plugin_with_context", "get_with_context", "add_directory"),
             loader_lock,
         )
-        guard_methods(
-            plugin_loader.Jinja2Loader, ("_ensure_non_collection_wrappers", "get_with_context"), loader_lock
-        )
+        guard_methods(plugin_loader.Jinja2Loader, ("_ensure_non_collection_wrappers", "get_with_context"), loader_lock)
         guard_methods(
             VariableManager,
             ("get_vars", "set_host_facts", "set_nonpersistent_facts", "set_host_variable", "clear_facts"),
@@ -86,8 +84,8 @@ class CoreAdapter(ABC):
 
     @contextlib.contextmanager
     @abstractmethod
-    def task_context(self, task: Any, task_vars: dict[str, Any], host: Any) -> Iterator[None]:
-        """The ambient context core's worker process runs a task in."""
+    def task_context(self, task: Any, task_vars: dict[str, Any], host: Any, inline: bool) -> Iterator[None]:
+        """The ambient context core's worker process runs a task in. `inline`: this is the main thread."""
         yield
 
     @abstractmethod
@@ -146,8 +144,10 @@ class CoreAdapter(ABC):
         """Arguments of WorkerProcess that only some versions have."""
         return {}
 
+    @abstractmethod
     def before_queueing(self, strategy: Any, host: Any) -> None:
-        """State of the strategy that core's own ``_queue_task`` sets."""
+        """Set the state of the strategy that core's own ``_queue_task`` sets."""
 
+    @abstractmethod
     def serve_requests(self, strategy: Any) -> None:
         """Answer what workers have asked the main thread to do."""

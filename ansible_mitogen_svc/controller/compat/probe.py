@@ -8,7 +8,7 @@ import functools
 import importlib
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ansible.release import __version__ as core_version
 
@@ -26,7 +26,8 @@ _NAMES_USED: tuple[tuple[str, str, frozenset[str]], ...] = (
     ("ansible._internal._task", "UnifiedTaskResult.finalize_registered_values", frozenset()),
     ("ansible._internal._task", "WireTaskResult", frozenset({"host_name", "task_uuid", "task_fields", "utr"})),
     ("ansible._internal._task", "HostTaskResult", frozenset({"host", "task", "utr"})),
-    ("ansible._internal._worker._inventory_rpc", "InventoryRPC.add_host", frozenset()),
+    ("ansible._internal._worker._inventory_rpc", "InventoryRPC.add_host.__wrapped__", frozenset()),
+    ("ansible._internal._worker._inventory_rpc", "InventoryRPC.add_group.__wrapped__", frozenset()),
     (
         "ansible.executor.task_executor",
         "TaskExecutor.__init__",
@@ -80,7 +81,7 @@ def missing_names() -> list[str]:
     missing = []
     for module_name, dotted, parameters in _NAMES_USED:
         try:
-            found = importlib.import_module(module_name)
+            found: Any = importlib.import_module(module_name)
             for part in dotted.split("."):
                 found = getattr(found, part)
         except (ImportError, AttributeError):

@@ -20,7 +20,7 @@ class RawResultsAdapter(CoreAdapter):
     """See the module."""
 
     @contextlib.contextmanager
-    def task_context(self, task: Any, task_vars: dict[str, Any], host: Any) -> Iterator[None]:
+    def task_context(self, task: Any, task_vars: dict[str, Any], host: Any, inline: bool) -> Iterator[None]:
         with _task.TaskContext(task):
             yield
 
@@ -61,3 +61,9 @@ class RawResultsAdapter(CoreAdapter):
 
     def is_skipped_by_condition(self, task: Any, task_vars: dict[str, Any]) -> bool:
         return not task._resolve_conditional(task.when, task_vars)
+
+    def before_queueing(self, strategy: Any, host: Any) -> None:
+        """Nothing."""
+
+    def serve_requests(self, strategy: Any) -> None:
+        """Nothing: workers have no way to ask for anything."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Makes the documented options of our strategies known to core's configuration: core reads no options for strategies."""
+"""Makes the documented options of our strategies known to core's configuration, which reads none for strategies."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,15 +16,21 @@ from ansible._internal._worker import _inventory_rpc
 from ansible_mitogen_svc.controller.compat.adapter import CoreAdapter, QueuedTask
 from ansible_mitogen_svc.controller.workers.live_task import reported_copy
 
+_DIRECT = types.SimpleNamespace(
+    add_host=_inventory_rpc.InventoryRPC.add_host.__wrapped__,
+    add_group=_inventory_rpc.InventoryRPC.add_group.__wrapped__,
+)
+
 
 class UnifiedResultsAdapter(CoreAdapter):
     """See the module."""
 
     @contextlib.contextmanager
-    def task_context(self, task: Any, task_vars: dict[str, Any], host: Any) -> Iterator[None]:
+    def task_context(self, task: Any, task_vars: dict[str, Any], host: Any, inline: bool) -> Iterator[None]:
         ambient = _task.TaskContext.create(task=task, task_vars=dict(task_vars), host_name=host.name)
-        # A worker in this process needs no socket to reach the inventory: the same object, called directly.
-        ambient.__dict__["inventory_rpc_client"] = _inventory_rpc.InventoryRPC
+        # A worker in this process needs no socket to reach the inventory. A thread has the main thread do it, as core's
+        # server would; the main thread would wait for itself, so it calls the functions below that.
+        ambient.__dict__["inventory_rpc_client"] = _DIRECT if inline else _inventory_rpc.InventoryRPC
         try:
             with ambient:
                 yield

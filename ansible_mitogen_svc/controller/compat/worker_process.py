@@ -6,9 +6,9 @@
 
 Here and not in ``workers``, as it leans on private names of core.
 
-What happens around the fork, in this order (see ``workers/gate.py`` and ``workers/locks.py`` for the reasons): the gate closes and threads come
-to rest; the transport prepares; variables lock, loader lock, core's display lock; fork; the same backwards. The child
-starts with fresh locks, forgets the parent's session and never touches its sockets.
+What happens around the fork, in this order (see ``workers/gate.py`` and ``workers/locks.py`` for the reasons): the gate
+closes and threads come to rest; the transport prepares; variables lock, loader lock, core's display lock; fork; the same
+backwards. The child starts with fresh locks, forgets the parent's session and never touches its sockets.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ class GuardedWorkerProcess(core_worker.WorkerProcess):  # type: ignore[misc]
 
 def worker_process_class(executor: type, session_lifecycle: Any) -> type[GuardedWorkerProcess]:
     """GuardedWorkerProcess for one executor class and one session."""
-    return type(
-        "WorkerProcess", (GuardedWorkerProcess,), {"executor_class": executor, "lifecycle": session_lifecycle}
-    )
+    return type("WorkerProcess", (GuardedWorkerProcess,), {"executor_class": executor, "lifecycle": session_lifecycle})
 
 
 def start_forked(

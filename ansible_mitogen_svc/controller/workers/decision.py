@@ -28,7 +28,17 @@ from ansible_mitogen_svc.controller.workers.plugin_policy import Abandon, Plugin
 
 #: Actions of ansible.builtin that touch nothing but variables and files of the controller, and never wait.
 CONTROLLER_ONLY = frozenset(
-    {"assert", "debug", "fail", "include_vars", "set_fact", "set_stats", "validate_argument_spec"}
+    {
+        "add_host",
+        "assert",
+        "debug",
+        "fail",
+        "group_by",
+        "include_vars",
+        "set_fact",
+        "set_stats",
+        "validate_argument_spec",
+    }
 )
 #: Actions of ansible.builtin that talk to the person at the terminal.
 PROMPTING = frozenset({"pause"})

@@ -6,7 +6,7 @@ Written by worker threads and by the main thread (inline tasks), read by the str
 
 Theory of operation
 
-1. Under core a worker process puts callbacks, messages and its result into one queue; the results thread of the strategy
+1. Under core a worker process puts callbacks, messages and its result into one queue; the strategy's results thread
    takes them out. Plugins rely on that: callbacks of items come from one thread, messages precede the result.
 2. Here they are put into a deque in memory, and the results thread is woken through core's queue by one *doorbell*: a
    wire result whose task uuid no task has. At most one is under way, so the pipe never fills and nobody waits for it.

@@ -8,9 +8,10 @@ Theory of operation
    target's reply) are inside `ForkGate.blocking`; the transport does that, in whatever thread.
 2. The main thread closes the gate before it forks. No task starts, and no thread returns from a blocking wait, until
    it opens again.
-3. Threads that are in neither place are somewhere in Python code or in some other wait. They count as *still* when
-   two looks at their stack, a few milliseconds apart, show the same instruction, and nothing on the stack belongs to the
-   import system: then they wait for something outside, and hold no lock that a child needs but those that `forked` takes.
+3. Threads that are in neither place are somewhere in Python code or in some other wait. They count as *still* when two
+   looks at their stack, a few milliseconds apart, show the same instruction, and nothing on the stack belongs to the
+   import system: then they wait for something outside, and hold no lock that a child needs but those that are taken
+   for the fork.
 4. A thread that never comes to rest is waited for up to a limit; the fork then happens all the same, and is counted as
    `unsettled` in `statistics()`.
 5. While it waits the main thread must go on answering requests of the threads (add_host), or both wait for ever: the
@@ -36,7 +37,7 @@ SETTLE_LIMIT = 5.0
 
 @dataclass(frozen=True)
 class GateStatistics:
-    """What a gate has seen. `closed`: forks; `waited`: those that found a thread busy; `unsettled`: made all the same."""
+    """`closed`: forks; `waited`: those that found a thread busy; `unsettled`: those made although one stayed so."""
 
     closed: int
     waited: int

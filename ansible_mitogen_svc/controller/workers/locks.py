@@ -12,9 +12,9 @@ Theory of operation
    modules and the Jinja plugin tables. Both are re-entrant, because each calls back into what it guards.
 3. Order: variables_lock -> loader_lock -> core's display lock. Reading variables loads plugins and prints warnings;
    nothing that loads a plugin reads variables while it holds the loader's lock, except to call a plugin's constructor.
-   A template that is rendered inside the lock would break the order, so plugins are looked for inside it and run outside.
-4. A child forked while another thread holds one of them would wait for ever. `forked` takes all three before it forks,
-   in that order, and the child starts with fresh ones (``os.register_at_fork``).
+   A template that is rendered inside the lock would break the order, so plugins are found inside it and run outside.
+4. A child forked while another thread holds one of them would wait for ever. `compat/worker_process.py` takes
+   all three before it forks, in that order, and the child starts with fresh ones (``os.register_at_fork``).
 """
 
 from __future__ import annotations
@@ -23,17 +23,11 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from typing import Any
 
-
-class _ReentrantLock(Protocol):
-    def __enter__(self) -> bool: ...
-
-    def __exit__(self, *_exception: object) -> None: ...
-
-
-variables_lock: _ReentrantLock = threading.RLock()
-loader_lock: _ReentrantLock = threading.RLock()
+variables_lock: AbstractContextManager[Any] = threading.RLock()
+loader_lock: AbstractContextManager[Any] = threading.RLock()
 
 for _lock in (variables_lock, loader_lock):
     os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
@@ -41,7 +35,7 @@ for _lock in (variables_lock, loader_lock):
 _MARK = "_ansible_mitogen_svc_locked"
 
 
-def _locked(function: Callable[..., Any], lock: _ReentrantLock) -> Callable[..., Any]:
+def _locked(function: Callable[..., Any], lock: AbstractContextManager[Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call_with_lock(*arguments: Any, **keywords: Any) -> Any:
         with lock:
@@ -51,8 +45,8 @@ def _locked(function: Callable[..., Any], lock: _ReentrantLock) -> Callable[...,
     return call_with_lock
 
 
-def guard_methods(owner: type, names: Iterable[str], lock: _ReentrantLock) -> None:
-    """Make each method of `owner` in `names` that `owner` itself defines hold `lock`. Doing it twice changes nothing."""
+def guard_methods(owner: type, names: Iterable[str], lock: AbstractContextManager[Any]) -> None:
+    """Make each method in `names` that `owner` itself defines hold `lock`. Doing it twice changes nothing."""
     for name in names:
         function = owner.__dict__.get(name)
         if callable(function) and not getattr(function, _MARK, False):

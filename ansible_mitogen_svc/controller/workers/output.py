@@ -6,10 +6,11 @@ Set up by the strategy mixin for the time of a play; used from every thread.
 
 Theory of operation
 
-1. `Display` sends its messages through ``_final_q`` when that is true, which core sets in worker processes only. Ours is
-   a `DisplayRouter`: true in a thread while it runs a task, false elsewhere. So workers never write to the terminal,
+1. `Display` sends its messages through ``_final_q`` when that is true; core sets it in worker processes only. Ours is a
+   `DisplayRouter`: true in a thread while it runs a task, false elsewhere. So workers never write to the terminal,
    messages keep their order relative to results, and de-duplication stays with one thread.
-2. Whatever still writes to ``sys.stdout`` or ``sys.stderr`` in a thread while it runs a task is a stray print. `ThreadAwareStream` collects it; the worker warns about it in core's words.
+2. Whatever still writes to ``sys.stdout`` or ``sys.stderr`` in a thread while it runs a task is a stray print.
+   `ThreadAwareStream` collects it; the worker warns about it in core's words.
 """
 
 from __future__ import annotations

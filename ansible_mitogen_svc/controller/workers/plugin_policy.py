@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Which plugins may be loaded where: threads take what is known to be safe in them, the main thread nothing that blocks.
+"""Which plugins may be loaded where: threads take what is known to be safe in them, the main thread none that blocks.
 
 Theory of operation
 
-1. `PluginTrust` knows where ansible-core's and our own plugins live, and the user's ``safe_plugins``. It answers for one
-   resolved plugin: may it run beside others in one process?
+1. `PluginTrust` knows where ansible-core's and our own plugins live, and the user's ``safe_plugins``. It answers for
+   one resolved plugin: may it run beside others in one process?
 2. Before a task starts the `Decider` asks about what it can see: action, connection, become method.
 3. What hides in templates (lookups, and connections or become methods that a loop's items name) shows only when it is
    looked up. The loader's finder therefore asks the `TaskPolicy` of the current thread, in any thread, each time.
@@ -27,7 +27,7 @@ from typing import Any
 
 from ansible_mitogen_svc.controller.workers.kinds import WorkerKind
 
-#: Lookups of ansible.builtin that start processes whose standard error they inherit: only a worker process has a safe one.
+#: Lookups of ansible.builtin whose processes inherit standard error: only a worker process has one to give away.
 PROCESS_LOOKUPS = frozenset({"lines", "pipe"})
 #: Lookups of ansible.builtin that may wait: for a server, for the lock of a file.
 WAITING_LOOKUPS = frozenset({"password", "url"})

@@ -5,13 +5,13 @@
 Theory of operation
 
 1. Strategy objects live for one play, the Session and the worker threads for the whole run. The last thing core does
-   for a run in every CLI, also after errors and Ctrl-C, is ``TaskQueueManager.cleanup``; `attach` puts our end behind it
-   on that one object. What no TaskQueueManager cleaned up is left to ``atexit``, which calls us before core's handler
-   removes the temporary directory, as that was registered earlier.
+   for a run in every CLI, also after errors and Ctrl-C, is ``TaskQueueManager.cleanup``; `attach` puts our end behind
+   it on that one object. What no TaskQueueManager cleaned up is left to ``atexit``, which calls us before core's
+   handler removes the temporary directory, as that was registered earlier.
 2. Ctrl-C needs nothing else: core's handler raises KeyboardInterrupt in the main thread.
 3. SIGTERM makes core's process end at once, in the middle of anything. Our handler passes it to worker processes like
-   core's, then unwinds the main thread with `Terminated`; when everything is closed the signal is sent again with
-   its default action, so that the exit status is what core's would be. A timer does that in case the unwinding is stuck.
+   core's, then unwinds the main thread with `Terminated`; when everything is closed the signal is sent again with its
+   default action, so that the exit status is what core's would be. A timer does that if the unwinding gets stuck.
 """
 
 from __future__ import annotations

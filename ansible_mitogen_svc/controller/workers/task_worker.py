@@ -12,7 +12,7 @@ import pickle
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
@@ -127,7 +127,7 @@ class TaskWorker:
     def _result(self, captured: Captured) -> Any:
         services, queued, task = self._services, self.queued, self._copy
         adapter = services.adapter
-        with adapter.task_context(task, queued.task_vars, queued.host):
+        with adapter.task_context(task, queued.task_vars, queued.host, self.decision.kind is WorkerKind.INLINE):
             try:
                 outcome = adapter.run(services.executor_class, queued, task, services.strategy, self._reporter)
                 if self._round_trip:
@@ -161,4 +161,4 @@ def _as_error(error: BaseException) -> BaseException:
         return error
     wrapped = AnsibleError(f"The task's action ended its worker with {type(error).__name__}: {error}")
     wrapped.__cause__ = error
-    return wrapped
+    return cast(BaseException, wrapped)

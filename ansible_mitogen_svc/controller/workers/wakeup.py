@@ -2,7 +2,7 @@
 # Copyright: The ansible_mitogen_svc authors
 """What wakes the main thread: one event, and two containers that set it.
 
-Core's strategies sleep a millisecond at a time between looks at ``_results`` and ``_rpc_queue``. The strategy mixin puts
+Core's strategies sleep a millisecond at a time between looks at ``_results`` and ``_rpc_queue``. Our mixin puts
 these subclasses in their place, so that it can wait for the next thing to happen instead. Put into from any thread.
 """
 
