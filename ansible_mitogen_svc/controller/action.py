@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import functools
 import re
+import types
 from typing import Any
-
-from ansible.errors import AnsibleError
 
 from ansible_mitogen_svc.controller.connection import AcceleratedConnection, Job
 from ansible_mitogen_svc.controller.payload import NotSplit, Payload
@@ -197,15 +196,31 @@ def _accelerated_class(base: type) -> type:
 
 
 def accelerated(action: Any) -> Any:
-    """The action with our mixin in front, when its connection is ours; else the very same one.
-
-    :raises AnsibleError: never by itself; the type is what callers of core's method expect.
-    """
+    """The action with our mixin in front, when its connection is ours; else the very same one."""
     if not isinstance(action._connection, AcceleratedConnection) or isinstance(action, AcceleratedAction):
         return action
     replacement = object.__new__(_accelerated_class(type(action)))
     replacement.__dict__ = action.__dict__
+    replacement._shared_loader_obj = _with_our_actions(action._shared_loader_obj)
     return replacement
 
 
-__all__ = ["AcceleratedAction", "AnsibleError", "accelerated"]
+class _ActionLoader:
+    """Core's action loader for actions that run others (shell runs command, template runs copy, ...)."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """Core's `get`; what it gives is accelerated like the action that asked."""
+        found = self._loader.get(*args, **kwargs)
+        return accelerated(found) if hasattr(found, "_connection") else found
+
+
+def _with_our_actions(loaders: Any) -> Any:
+    if loaders is None or isinstance(loaders.action_loader, _ActionLoader):
+        return loaders
+    return types.SimpleNamespace(**dict(vars(loaders), action_loader=_ActionLoader(loaders.action_loader)))

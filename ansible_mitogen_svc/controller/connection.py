@@ -100,6 +100,8 @@ class AcceleratedConnection:
     svc_inventory_host: str
     svc_job: Job | None
     svc_steps: Steps
+    #: The target of this task's latest command.
+    svc_last_target: Target | None
     #: Why no agent runs on this target; None while nothing is known against it.
     svc_unavailable: str | None
 
@@ -117,7 +119,9 @@ class AcceleratedConnection:
         key = _known_keys.get(settings)
         target = session.known_target(key) if key is not None else None
         if target is not None:
-            counters.add("connections", "reused")
+            if target is not self.svc_last_target:
+                counters.add("connections", "reused")
+                self.svc_last_target = target
             return target
         found: list[Target] = []
 
@@ -131,6 +135,7 @@ class AcceleratedConnection:
             display.vvv(f"no agent on this target ({failure}), its tasks go core's own way", host=self._svc_name)
             return None
         _known_keys[settings] = found[-1].key
+        self.svc_last_target = found[-1]
         return found[-1]
 
     def _svc_remote_command(self) -> str:
@@ -214,15 +219,15 @@ class AcceleratedConnection:
         """Run something on the target; what can go wrong there becomes core's exception for an unreachable host."""
         try:
             return function()
-        except TargetLost as error:
+        except TargetLost:
+            ended = session_lifecycle.current().explain_end(self.svc_last_target)
             raise AnsibleConnectionFailure(
-                f"The connection to {self._svc_name} was lost while the task ran ({error}). The agent on the target, or the "
-                f"process that connects to it, has died; the next task connects again."
-            ) from error
+                f"The connection to {self._svc_name} was lost while the task ran: {ended}. The next task connects again."
+            ) from None
         except ZygoteLost as error:
             raise AnsibleConnectionFailure(
                 f"The task's result from {self._svc_name} was lost: {error}. The next task starts another one."
-            ) from error
+            ) from None
 
     def _svc_run_module(self, target: Target, job: Job, command: str) -> tuple[int, bytes, bytes]:
         payload = job.payload
@@ -402,5 +407,6 @@ def accelerated(connection: Any, inventory_host: str) -> Any:
     replacement.svc_templar = None
     replacement.svc_job = None
     replacement.svc_steps = Steps()
+    replacement.svc_last_target = None
     replacement.svc_unavailable = None
     return replacement

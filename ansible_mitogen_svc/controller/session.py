@@ -91,6 +91,9 @@ class TaskSession(Protocol):
     def disconnect(self, target: Target) -> None:
         """End the connection; the next `connect` starts anew."""
 
+    def explain_end(self, target: Target | None) -> str:
+        """What ended a connection, for a message."""
+
 
 class _Targets:
     """Targets of this process by key, with what is shared between `Session` and `WorkerSession`."""
@@ -165,6 +168,10 @@ class Session(_Targets):
         target.alive = False
         self.connections.disconnect(target.key)
 
+    def explain_end(self, target: Target | None) -> str:
+        """See TaskSession."""
+        return self.connections.how_it_ended(target.context_id if target is not None else 0)
+
     def reset_host(self, host: str) -> None:
         """End the connections of an inventory host."""
         self.connections.reset(host)
@@ -236,6 +243,11 @@ class WorkerSession(_Targets):
         """See TaskSession."""
         target.alive = False
         service.call(self._parent, ConnectionService, "disconnect", key=target.key)
+
+    def explain_end(self, target: Target | None) -> str:
+        """See TaskSession."""
+        context_id = target.context_id if target is not None else 0
+        return str(service.call(self._parent, ConnectionService, "how_it_ended", context_id=context_id))
 
     def close(self) -> None:
         """Hand over the statistics and end the connection to the parent."""

@@ -18,6 +18,8 @@ Theory of operation
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Hashable
@@ -90,6 +92,7 @@ class ConnectionService(service.Service):
         self._contexts: dict[str, mitogen.parent.Context] = {}
         self._ending = False
         self._hosts: dict[str, set[str]] = {}
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     @service.expose(service.AllowParents())
     @service.arg_spec({"key": str, "name": str, "command": dict, "timeout": float})
@@ -115,6 +118,7 @@ class ConnectionService(service.Service):
         counters.add("connections", "opened")
         with self._contexts_lock:
             self._contexts[key] = context
+            self._processes[context.context_id] = connection.proc.proc
         mitogen.core.listen(context, "disconnect", lambda: self._on_lost(key, context))
         return {"context_id": context.context_id, "hello": header}
 
@@ -153,6 +157,25 @@ class ConnectionService(service.Service):
         self.invalidate(key)
         if context is not None:
             self.router.disconnect(context)
+
+    @service.expose(service.AllowParents())
+    @service.arg_spec({"context_id": int})
+    @service.not_deduplicated()
+    def how_it_ended(self, context_id: int) -> str:
+        """What is known of the end of a connection, as half a sentence."""
+        process = self._processes.get(context_id)
+        if process is None:
+            return "the connection was closed"
+        program = os.path.basename(os.fsdecode(process.args[0]))  # type: ignore[index]
+        try:
+            status = process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            return "the agent on the target has died"
+        if status < 0 and program == "sh":
+            return f"the agent was killed by signal {-status}"
+        if status < 0:
+            return f"the {program} process on the controller was killed by signal {-status}"
+        return f"the agent on the target has died ({program} ended with status {status})"
 
     @service.expose(service.AllowParents())
     @service.arg_spec({"key": str, "host": str})
