@@ -120,7 +120,7 @@ def call_async(
         method: an exposed method's name.
         deadline: seconds until caller and pool both give up, None: no limit of the caller's.
         kwargs: the method's arguments. Over a connection: text, bytes, numbers, None, bool, lists, tuples, dicts,
-            sets and mitogen's Blob, Secret, Context, Sender.
+            and mitogen's Blob, Secret, Context, Sender.
     A parent's first call to a child makes the child start a pool of this package. Raises Error when there is no pool,
     and what pickling raises for arguments that cannot be sent; everything else is raised by the call's result().
     """

@@ -16,7 +16,7 @@ How it works
    daemons: a method that never returns cannot keep the process alive.
 6. The broker's 'shutdown' signal starts the same without waiting; callers over connections are answered at once.
 7. After a fork the child's copy of the pool has no threads: calls raise Error, close() does nothing.
-Locks: none is held while foreign code runs, and only a DeduplicatingInvoker's while another (PendingRequests') is taken.
+Locks: none is held while foreign code runs, and only a DeduplicatingInvoker's while PendingRequests' is taken.
 """
 
 from __future__ import annotations
