@@ -2,14 +2,15 @@
 # Copyright: The ansible_mitogen_svc authors
 """The mixin in front of action plugins: says what a command is before core composes and runs it.
 
-Lives in a task worker. An action's class is the plugin's own with `AcceleratedAction` in front (`accelerated`), when its
+Lives in a task worker. An action's class is the plugin's own with `AcceleratedAction` in front (`accelerated`),
+when its
 connection is an accelerated one. What is overridden here, and where core has it (ansible/plugins/action/__init__.py,
 checked on 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1):
 
 - `_configure_module`, `_low_level_execute_command`: recognise module runs and hand them to a zygote.
 - `_compute_environment_string`: notes the variables behind the text.
-- `_make_tmp_path`, `_transfer_file`, `_fixup_perms2`, `_remove_tmp_path`, `_remote_expand_user`: become steps that travel
-  with the next job, where the answer is known beforehand. In every other case core's own.
+- `_make_tmp_path`, `_transfer_file`, `_fixup_perms2`, `_remove_tmp_path`, `_remote_expand_user`: become steps that
+  travel with the next job, where the answer is known beforehand. In every other case core's own.
 """
 
 from __future__ import annotations
@@ -17,13 +18,20 @@ from __future__ import annotations
 import functools
 import re
 import types
-from typing import Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, cast
 
 from ansible_mitogen_svc.controller.connection import AcceleratedConnection, Job
 from ansible_mitogen_svc.controller.payload import NotSplit, Payload
 from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.services.bootstrap import zygote_arguments
 from ansible_mitogen_svc.statistics import counters
+
+if TYPE_CHECKING:
+    from ansible.plugins.action import ActionBase as _Core
+else:
+    # The real base is whatever class stands behind the mixin.
+    _Core = object
 
 #: Variables that a Python looks at while it starts: a process that runs already cannot take them over.
 _STARTUP_VARIABLES = re.compile(
@@ -33,7 +41,7 @@ _STARTUP_VARIABLES = re.compile(
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./@%+,:=-]+")
 
 
-class AcceleratedAction:
+class AcceleratedAction(_Core):
     """Mixin; see the module. `_svc` names are ours, all others core's."""
 
     _svc_bits: Any = None
@@ -48,7 +56,7 @@ class AcceleratedAction:
         self._svc_bits = built[0]
         return built
 
-    def _compute_environment_string(self, raw_environment_out: dict[str, Any] | None = None) -> str:
+    def _compute_environment_string(self, raw_environment_out: dict[str, Any] | None = None) -> Any:
         raw: dict[str, Any] = {} if raw_environment_out is None else raw_environment_out
         text = super()._compute_environment_string(raw)
         self._svc_environment = dict(raw)
@@ -128,7 +136,8 @@ class AcceleratedAction:
         shell = self._connection._shell
         plain = not getattr(self._connection, "_remote_is_local", False) and not self._is_become_unprivileged()
         if plain and not getattr(shell, "_IS_WINDOWS", False) and self._connection.svc_target() is not None:
-            parent = self._remote_expand_user(self.get_shell_option("remote_tmp", default="~/.ansible/tmp"), sudoable=False)
+            remote_tmp = self.get_shell_option("remote_tmp", default="~/.ansible/tmp")
+            parent = self._remote_expand_user(remote_tmp, sudoable=False)
             if _PLAIN_PATH.fullmatch(parent) and parent.startswith("/"):
                 path = shell.join_path(parent, shell._generate_temp_dir_name(), "")
                 self._connection.svc_steps.add("mkdir", path, 0o700)
@@ -148,13 +157,18 @@ class AcceleratedAction:
         if steps.steps and steps.steps[0] == ["mkdir", tmp_path, 0o700]:
             # Nobody ever used it.
             steps.take(first_blob=0)
-        elif self._connection.svc_unavailable is None and _PLAIN_PATH.fullmatch(tmp_path) and not self._is_become_unprivileged():
+        elif self._svc_owns(tmp_path):
             self._connection.svc_cast("remove", tmp_path)
         else:
             with _NoTerminal(self):
                 return super()._remove_tmp_path(tmp_path, force)
         shell.tmpdir = None
         return None
+
+    def _svc_owns(self, tmp_path: str) -> bool:
+        """Whether the login zygote can remove a temporary directory."""
+        reachable = self._connection.svc_unavailable is None
+        return reachable and bool(_PLAIN_PATH.fullmatch(tmp_path)) and not self._is_become_unprivileged()
 
     def _transfer_data(self, remote_path: Any, data: Any) -> Any:
         if self._connection.svc_target() is None:
@@ -191,7 +205,8 @@ class _NoTerminal:
 
 
 @functools.cache
-def _accelerated_class(base: type) -> type:
+def _accelerated_class(base: Hashable) -> type[Any]:
+    assert isinstance(base, type)
     return type(base.__name__, (AcceleratedAction, base), {"__module__": base.__module__, "__doc__": base.__doc__})
 
 
@@ -199,7 +214,7 @@ def accelerated(action: Any) -> Any:
     """The action with our mixin in front, when its connection is ours; else the very same one."""
     if not isinstance(action._connection, AcceleratedConnection) or isinstance(action, AcceleratedAction):
         return action
-    replacement = object.__new__(_accelerated_class(type(action)))
+    replacement: Any = object.__new__(_accelerated_class(cast(Hashable, type(action))))
     replacement.__dict__ = action.__dict__
     replacement._shared_loader_obj = _with_our_actions(action._shared_loader_obj)
     return replacement

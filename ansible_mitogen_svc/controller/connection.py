@@ -3,12 +3,14 @@
 """The mixin in front of core's connection plugins, and what a task has under way on its connection.
 
 Lives in a task worker (thread or forked process), one object per task, as core makes them. The class of a connection is
-the plugin's own with `AcceleratedConnection` in front (`accelerated`), so options, names and everything not said here are core's.
+the plugin's own with `AcceleratedConnection` in front (`accelerated`), so options, names and everything not said
+here are core's.
 
 Theory of operation
 1. The action mixin says what a command is (`Job`: a module run, or a shell snippet that needs no terminal), then lets
    core compose it; the composed command arrives at `exec_command`, like any other.
-2. A module run goes to the zygote of the command's identity; a snippet to the login zygote, run by the login shell as sshd
+2. A module run goes to the zygote of the command's identity; a snippet to the login zygote, run by the login shell
+   as sshd
    would. Everything else, and everything on a target where no agent can run, goes to core's own `exec_command`.
 3. Steps (make a directory, write a file, change its mode) that nobody waits for are collected and travel with the next
    job, before it. Whatever needs them earlier calls `flush`.
@@ -18,33 +20,38 @@ from __future__ import annotations
 
 import functools
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.utils.display import Display
 
+from ansible_mitogen_svc.controller import file_transfer, transport
 from ansible_mitogen_svc.controller import identity as identities
-from ansible_mitogen_svc.controller import transport
+from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
 from ansible_mitogen_svc.controller.escalation import EscalationRefused
 from ansible_mitogen_svc.controller.payload import Payload
-from ansible_mitogen_svc.controller.session import ConnectionPlan, StartFailure, session_lifecycle
+from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.target import LOGIN, Answer, JobRefused, Target, Zygote, ZygoteLost
 from ansible_mitogen_svc.services import bootstrap
+from ansible_mitogen_svc.services.bootstrap import StartFailure
 from ansible_mitogen_svc.services.connection import PREAMBLE_SIZE
 from ansible_mitogen_svc.services.link import TargetLost
 from ansible_mitogen_svc.statistics import counters
 
-display = Display()
+if TYPE_CHECKING:
+    from ansible.plugins.connection import ConnectionBase as _Core
+else:
+    # The real base is whatever class stands behind the mixin.
+    _Core = object
 
-#: Bytes per message of a large file: big enough to keep the link busy, small enough to let other messages pass.
-CHUNK = 128 * 1024
-#: Bytes of a large file under way before its first part is acknowledged.
-WINDOW = 8 << 20
+display = Display()
+T = TypeVar("T")
+#: Exit status, standard output, standard error.
+Outcome = tuple[int, bytes, bytes]
 
 
 @dataclass
@@ -91,7 +98,7 @@ class Steps:
         return steps, blobs
 
 
-class AcceleratedConnection:
+class AcceleratedConnection(_Core):
     """Mixin; see the module. `svc` names are ours, all others core's."""
 
     svc_transport: transport.Transport
@@ -170,7 +177,7 @@ class AcceleratedConnection:
             return bool(super().is_pipelining_enabled(wrap_async))
         return True
 
-    def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
+    def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> Outcome:
         """Run what core composed; see the module."""
         job, self.svc_job = self.svc_job, None
         if job is not None:
@@ -181,23 +188,25 @@ class AcceleratedConnection:
                 if not self._svc_wrapped(cmd):
                     return self._svc_guard(lambda: self._svc_execute(target, cmd, in_data))
         self.svc_flush()
-        return super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
+        return cast(Outcome, super().exec_command(cmd, in_data=in_data, sudoable=sudoable))
 
     def put_file(self, in_path: str, out_path: str) -> None:
         """Copy a file from the controller, as the login user, as core's plugins do."""
         target = self.svc_target()
         if target is None:
-            return super().put_file(in_path, out_path)
+            super().put_file(in_path, out_path)
+            return
         source = os.path.join(getattr(self, "cwd", None) or "", in_path)
         with open(to_bytes(source, errors="surrogate_or_strict"), "rb") as file:
-            self._svc_guard(lambda: self._svc_put(target, file, out_path))
+            self._svc_guard(lambda: file_transfer.put(self, target, file, out_path))
 
     def fetch_file(self, in_path: str, out_path: str) -> None:
         """Copy a file to the controller, as the login user, as core's plugins do."""
         target = self.svc_target()
         if target is None:
-            return super().fetch_file(in_path, out_path)
-        self._svc_guard(lambda: self._svc_fetch(target, in_path, out_path))
+            super().fetch_file(in_path, out_path)
+            return
+        self._svc_guard(lambda: file_transfer.fetch(self, target, in_path, out_path))
 
     def reset(self) -> None:
         """End the connection and core's own (ControlPersist)."""
@@ -215,21 +224,22 @@ class AcceleratedConnection:
         become = self.become
         return become is not None and bool(become._id) and become._id in command
 
-    def _svc_guard(self, function: Any) -> Any:
+    def _svc_guard(self, function: Callable[[], T]) -> T:
         """Run something on the target; what can go wrong there becomes core's exception for an unreachable host."""
         try:
             return function()
         except TargetLost:
             ended = session_lifecycle.current().explain_end(self.svc_last_target)
             raise AnsibleConnectionFailure(
-                f"The connection to {self._svc_name} was lost while the task ran: {ended}. The next task connects again."
+                f"The connection to {self._svc_name} was lost while the task ran: {ended}. "
+                f"The next task connects again."
             ) from None
         except ZygoteLost as error:
             raise AnsibleConnectionFailure(
                 f"The task's result from {self._svc_name} was lost: {error}. The next task starts another one."
             ) from None
 
-    def _svc_run_module(self, target: Target, job: Job, command: str) -> tuple[int, bytes, bytes]:
+    def _svc_run_module(self, target: Target, job: Job, command: str) -> Outcome:
         payload = job.payload
         assert payload is not None
         try:
@@ -240,10 +250,10 @@ class AcceleratedConnection:
         target.ensure_code(zygote, payload.manifest)
         if zygote.number != target.login_number:
             self.svc_flush()
-            steps, blobs = [], []
+            steps, blobs = Steps().take(first_blob=1)
         else:
             steps, blobs = self.svc_steps.take(first_blob=1)
-        header = {
+        header: dict[str, Any] = {
             "op": "run",
             "manifest": payload.manifest.id,
             "module": payload.module,
@@ -256,7 +266,7 @@ class AcceleratedConnection:
             "steps": steps,
         }
         display.vvv(f"RUN {payload.module} in zygote {zygote.number} ({executable})", host=self._svc_name)
-        answer = self._svc_call(target, zygote, header, [payload.parameters, *blobs])
+        answer = self.svc_call(target, zygote, header, [payload.parameters, *blobs])
         counters.add("module_runs", "zygote", "zygote")
         return _outcome(answer)
 
@@ -274,7 +284,7 @@ class AcceleratedConnection:
         except (KeyError, TypeError, ValueError):
             return 12.0
 
-    def _svc_call(self, target: Target, zygote: Zygote, header: Mapping[str, Any], blobs: Sequence[bytes]) -> Answer:
+    def svc_call(self, target: Target, zygote: Zygote, header: Mapping[str, Any], blobs: Sequence[bytes]) -> Answer:
         try:
             return target.run(zygote, header, blobs)
         except ZygoteLost:
@@ -287,11 +297,11 @@ class AcceleratedConnection:
         except JobRefused as error:
             raise AnsibleError(f"The task could not be started on {self._svc_name}: {error}") from error
 
-    def _svc_execute(self, target: Target, command: str, in_data: bytes | None) -> tuple[int, bytes, bytes]:
+    def _svc_execute(self, target: Target, command: str, in_data: bytes | None) -> Outcome:
         zygote = target.zygote(LOGIN)
         assert zygote is not None
         steps, blobs = self.svc_steps.take(first_blob=1)
-        header = {
+        header: dict[str, Any] = {
             "op": "execute",
             "argv": [self.svc_transport.shell(target.hello), "-c", command],
             "environment": {},
@@ -300,7 +310,7 @@ class AcceleratedConnection:
             "steps": steps,
         }
         display.vvv(f"EXEC {command}", host=self._svc_name)
-        return _outcome(self._svc_call(target, zygote, header, [in_data or b"", *blobs]))
+        return _outcome(self.svc_call(target, zygote, header, [in_data or b"", *blobs]))
 
     def svc_flush(self) -> None:
         """Carry out the steps that are still waiting, now.
@@ -315,7 +325,7 @@ class AcceleratedConnection:
         zygote = target.zygote(LOGIN)
         assert zygote is not None
         steps, blobs = self.svc_steps.take(first_blob=0)
-        self._svc_guard(lambda: self._svc_call(target, zygote, {"op": "steps", "steps": steps}, blobs))
+        self._svc_guard(lambda: self.svc_call(target, zygote, {"op": "steps", "steps": steps}, blobs))
 
     def svc_cast(self, *step: Any) -> None:
         """Carry out one step without waiting; it is done before whatever is sent to the target next."""
@@ -324,55 +334,8 @@ class AcceleratedConnection:
         if target is not None and zygote is not None:
             target.cast(zygote.number, {"op": "steps", "steps": [list(step)]})
 
-    # -- files
 
-    def _svc_put(self, target: Target, file: Any, out_path: str) -> None:
-        started = time.monotonic()
-        size = os.fstat(file.fileno()).st_size
-        display.vvv(f"PUT {file.name!r} TO {out_path}", host=self._svc_name)
-        counters.add("transfer", "files")
-        data = file.read(CHUNK)
-        self.svc_steps.add("put", out_path, data=data)
-        sent = len(data)
-        if size > CHUNK:
-            self.svc_flush()
-            zygote = target.zygote(LOGIN)
-            assert zygote is not None
-            unacknowledged = 0
-            while data := file.read(CHUNK):
-                header = {"op": "steps", "steps": [["append", out_path, 0]]}
-                unacknowledged += len(data)
-                sent += len(data)
-                if unacknowledged >= WINDOW:
-                    self._svc_call(target, zygote, header, [data])
-                    unacknowledged = 0
-                else:
-                    target.cast(zygote.number, header, [data])
-            self._svc_call(target, zygote, {"op": "steps", "steps": []}, [])
-        counters.add("transfer", "bytes", amount=sent)
-        counters.add("seconds", "transfer", amount=time.monotonic() - started)
-
-    def _svc_fetch(self, target: Target, in_path: str, out_path: str) -> None:
-        self.svc_flush()
-        started = time.monotonic()
-        zygote = target.zygote(LOGIN)
-        assert zygote is not None
-        display.vvv(f"FETCH {in_path} TO {out_path}", host=self._svc_name)
-        offset = 0
-        with open(to_bytes(out_path, errors="surrogate_or_strict"), "wb") as file:
-            while True:
-                header = {"op": "read", "path": in_path, "offset": offset, "length": 1 << 20}
-                answer = self._svc_call(target, zygote, header, [])
-                file.write(answer.blobs[0])
-                offset += len(answer.blobs[0])
-                if answer.header["eof"] or not answer.blobs[0]:
-                    break
-        counters.add("transfer", "files")
-        counters.add("transfer", "bytes", amount=offset)
-        counters.add("seconds", "transfer", amount=time.monotonic() - started)
-
-
-def _outcome(answer: Answer) -> tuple[int, bytes, bytes]:
+def _outcome(answer: Answer) -> Outcome:
     """rc, stdout and stderr as a shell would give them for the job."""
     stdout, stderr = answer.blobs
     signal = answer.header.get("signal")
@@ -387,7 +350,8 @@ _known_keys: dict[tuple[Any, ...], str] = {}
 
 
 @functools.cache
-def _accelerated_class(base: type) -> type:
+def _accelerated_class(base: Hashable) -> type[Any]:
+    assert isinstance(base, type)
     return type(base.__name__, (AcceleratedConnection, base), {"__module__": base.__module__, "__doc__": base.__doc__})
 
 
@@ -399,7 +363,7 @@ def accelerated(connection: Any, inventory_host: str) -> Any:
     found = transport.transport_for(connection)
     if found is None or isinstance(connection, AcceleratedConnection):
         return connection
-    replacement = object.__new__(_accelerated_class(type(connection)))
+    replacement: Any = object.__new__(_accelerated_class(cast(Hashable, type(connection))))
     replacement.__dict__ = connection.__dict__
     replacement.svc_transport = found
     replacement.svc_inventory_host = inventory_host

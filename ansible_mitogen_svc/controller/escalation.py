@@ -2,7 +2,8 @@
 # Copyright: The ansible_mitogen_svc authors
 """The talk with a become command until it has become: prompts, password, success, refusal.
 
-Called by `controller/identity.py` in a task worker, with what the agent reports of the started process. Whether a line is
+Called by `controller/identity.py` in a task worker, with what the agent reports of the started process. Whether a
+line is
 a prompt, a success or a refusal is for the become plugin to say (ansible/plugins/become/__init__.py); the order of
 the questions is that of core's ssh plugin (`_bare_run` and `_examine_output`).
 """
@@ -95,7 +96,7 @@ class Escalation:
             # Asked again without a word about the first answer.
             self._refuse(Refusal.INCORRECT, source, b"")
         self._password_sent = True
-        return to_bytes(self._become.get_option("become_pass") or "", errors="surrogate_or_strict") + b"\n"
+        return bytes(to_bytes(self._become.get_option("become_pass") or "", errors="surrogate_or_strict")) + b"\n"
 
     def timed_out(self) -> EscalationRefused:
         """The error for a command that says nothing."""

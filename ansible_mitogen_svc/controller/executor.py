@@ -10,7 +10,7 @@ gives a dict): what they return is replaced, what they do is not.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible.executor.task_executor import TaskExecutor
 
@@ -18,8 +18,14 @@ from ansible_mitogen_svc.controller import action, connection
 from ansible_mitogen_svc.controller.target import round_trips
 from ansible_mitogen_svc.statistics import counters
 
+if TYPE_CHECKING:
+    from ansible.executor.task_executor import TaskExecutor as _Core
+else:
+    # The real base is whatever class stands behind the mixin.
+    _Core = object
 
-class AcceleratedExecutor:
+
+class AcceleratedExecutor(_Core):
     """Mixin over a TaskExecutor; see the module."""
 
     def run(self) -> Any:

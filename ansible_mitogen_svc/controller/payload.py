@@ -2,7 +2,8 @@
 # Copyright: The ansible_mitogen_svc authors
 """Splits what core built for a module run into files that never change and parameters that do.
 
-Called by the action mixin in a task worker. Core's `modify_module` (ansible/executor/module_common.py) ends an AnsiballZ
+Called by the action mixin in a task worker. Core's `modify_module` (ansible/executor/module_common.py) ends an
+AnsiballZ
 in a call of `_ansiballz_main` with one keyword argument per line, each a Python literal; that call is all we look at.
 Checked on ansible-core 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1. Whatever looks different is not ours to split:
 `split` returns a reason, and the text is run as it is.

@@ -2,8 +2,8 @@
 # Copyright: The ansible_mitogen_svc authors
 """A connected target as task workers see it: its agent, its zygotes, and what it is known to have.
 
-Created by `controller/session.py`, one per connection and process, shared by all task workers of that process (any thread).
-The byte formats are those of docs/protocol.md.
+Created by `controller/session.py`, one per connection and process, shared by all task workers of that process (any
+thread). The byte formats are those of docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ansible_mitogen_svc.services.link import Link, TargetLost
 from ansible_mitogen_svc.controller.payload import Manifest
+from ansible_mitogen_svc.services.link import Link, TargetLost
 from ansible_mitogen_svc.statistics import counters
 from ansible_mitogen_svc.wire import frames
 

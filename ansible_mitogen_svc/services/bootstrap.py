@@ -6,8 +6,8 @@ Used by `services/connection.py` (pool and broker threads of the ansible-playboo
 zygotes under a become command, by `controller/identity.py`.
 
 Theory of operation
-1. The command that a connection plugin composed (ssh ..., docker exec ..., sh -c ...) ends in `remote_command()`: a line of
-   POSIX shell that picks a Python and runs the first stage, which reads N compressed bytes and executes them.
+1. The command that a connection plugin composed (ssh ..., docker exec ..., sh -c ...) ends in `remote_command()`: a
+   line of POSIX shell that picks a Python and runs the first stage, which reads N compressed bytes and executes them.
 2. Nobody waits for the first stage: the bytes are written as soon as the process exists and lie in the pipe until a
    Python reads them. That saves a round trip.
 3. The child says MITO002 when its router runs, or SVC-NO-PYTHON / SVC-OLD-PYTHON. Whatever else it prints before
@@ -234,7 +234,9 @@ class ChildConnection(mitogen.parent.Connection):  # type: ignore[misc]
     def start_child(self) -> _Process:
         preamble = self.get_preamble()
         command = self.options.compose(len(preamble))
-        argv, pass_fds, password_fd = list(command.argv), (), None
+        argv = list(command.argv)
+        pass_fds: tuple[int, ...] = ()
+        password_fd: int | None = None
         if PASSWORD_FD in argv:
             read_end, password_fd = os.pipe()
             argv[argv.index(PASSWORD_FD)] = b"-d%d" % read_end

@@ -166,7 +166,7 @@ class ConnectionService(service.Service):
         process = self._processes.get(context_id)
         if process is None:
             return "the connection was closed"
-        program = os.path.basename(os.fsdecode(process.args[0]))  # type: ignore[index]
+        program = os.path.basename(os.fsdecode(cast(list[bytes], process.args)[0]))
         try:
             status = process.wait(timeout=1.0)
         except subprocess.TimeoutExpired:

@@ -16,7 +16,6 @@ import mitogen.parent
 from ansible_mitogen_svc.wire.frames import AGENT_HANDLE
 
 
-
 class TargetLost(Exception):
     """The connection to the agent ended before it answered; the message says what mitogen noticed."""
 

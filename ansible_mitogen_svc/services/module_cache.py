@@ -6,7 +6,8 @@ Runs on the Session's Pool in the ansible-playbook process. Workers offer what a
 targets fetch what their store lacks (docs/protocol.md, "Questions of a zygote").
 
 Theory of operation
-1. `offer` names a manifest, its files and one context that may have them. After the first time an offer costs one set look-up.
+1. `offer` names a manifest, its files and one context that may have them. After the first time an offer costs one
+   set look-up.
 2. `fetch` answers with the files asked for, when all of them were offered to the asking context: a target cannot
    learn what other targets run. A file is named by the hash of its content, so an answer never gets stale.
 3. The invoker deduplicates: however many targets ask for the same list at once, it is packed once and broadcast.

@@ -23,12 +23,8 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import shutil
-import subprocess
 import sys
 import termios
-import time
 import tty
 import zlib
 
@@ -36,178 +32,12 @@ import mitogen.core
 from mitogen.core import Message
 
 from ansible_mitogen_svc.target import store
+from ansible_mitogen_svc.target.starting import same_interpreter, start_on_pipes, start_on_terminal
+from ansible_mitogen_svc.target.zygote_stream import Caller, Countdown, ErrorOutput, ZygoteStream
 from ansible_mitogen_svc.wire import frames
 
 LOGIN_ZYGOTE = 1
 MODULE_CACHE = "ansible_mitogen_svc.services.module_cache.ModuleCacheService"
-#: Written by the first stage of a started zygote, see services/bootstrap.py.
-READY = b"SVC-ZYGOTE\n"
-STDERR_KEPT = 2048
-
-
-class Caller:
-    """Whoever waits for an answer: context and handle to reply to, or nobody."""
-
-    __slots__ = ("router", "context_id", "handle")
-
-    def __init__(self, router, message):
-        self.router = router
-        self.context_id = message.src_id
-        self.handle = message.reply_to
-
-    def answer(self, payload):
-        if self.handle:
-            answer = Message(dst_id=self.context_id, handle=self.handle, enc=Message.ENC_BIN, data=payload)
-            self.router._async_route(answer)
-
-
-class Zygote(mitogen.core.Protocol):
-    """One zygote's stream, from the process's start on (`adopted` tells whether it talks frames yet)."""
-
-    read_size = 262144
-
-    def __init__(self, agent, number):
-        self.agent = agent
-        self.number = number
-        self._writer = mitogen.core.BufferedWriter(agent.broker, self)
-        self._frames = frames.FrameParser()
-        self._pending = {}
-        self._next_id = 0
-        self.process = None
-        self.pid = None
-        self.terminal = None
-        self.hello = None
-        self.identity = None
-        self.executable = None
-        self.waiting_for_hello = []
-        self.output = [bytearray(), bytearray()]
-        self.errors = b""
-        self.conversation = None
-        self.adopted = False
-        self.ready = False
-        self.gone = None
-        self._seen = b""
-
-    # -- towards the zygote
-
-    def on_transmit(self, broker):
-        self._writer.on_transmit(broker)
-
-    def write(self, data):
-        if self.gone is None:
-            self._writer.write(data)
-
-    def forward(self, caller, payload):
-        if self.gone is not None:
-            return caller.answer(frames.pack_payload(self.gone))
-        number = 0
-        if caller.handle:
-            self._next_id = number = self._next_id % 0x7FFFFFFF + 1
-            self._pending[number] = caller
-        self.write(frames.pack_frame(number, payload))
-
-    # -- from the zygote
-
-    def on_receive(self, broker, data):
-        if not self.adopted:
-            self.output[0] += data
-            return self.speak()
-        if not self.ready:
-            self._seen = (self._seen + data)[-65536:]
-            before, marker, data = self._seen.partition(READY)
-            if not marker:
-                return
-            self.ready = True
-        try:
-            for number, payload in self._frames.feed(data):
-                self.receive(number, payload)
-        except frames.FrameError as error:
-            self.errors += str(error).encode()
-            self.stream.on_disconnect(broker)
-
-    def receive(self, number, payload):
-        if number >= frames.QUESTION:
-            self.agent.question(self, number, payload)
-        elif number:
-            caller = self._pending.pop(number, None)
-            if caller is not None:
-                caller.answer(payload)
-        elif self.hello is None:
-            self.hello = payload
-            if self.identity:
-                self.agent.adopted(self.identity, self)
-            waiting, self.waiting_for_hello = self.waiting_for_hello, []
-            for caller in waiting:
-                caller.answer(payload)
-
-    def on_error_output(self, data):
-        self.errors = (self.errors + data)[-STDERR_KEPT:]
-        if not self.adopted:
-            self.output[1] += data
-            self.speak()
-
-    def speak(self):
-        """Answer a waiting `converse` when there is something to say."""
-        if self.conversation and (self.output[0] or self.output[1] or self.gone is not None):
-            caller, self.conversation = self.conversation, None
-            blobs = [bytes(part) for part in self.output]
-            self.output = [bytearray(), bytearray()]
-            closed = self.gone is not None
-            caller.answer(frames.pack_payload({"closed": closed, "rc": closed and self.gone["rc"] or None}, blobs))
-
-    # -- the end
-
-    def on_disconnect(self, broker):
-        super().on_disconnect(broker)
-        self.gone = {"lost": "zygote", "rc": None, "signal": None, "stderr": ""}
-        if self.terminal is not None:
-            os.close(self.terminal)
-            self.terminal = None
-        self.collect(attempts=5)
-        self.gone["stderr"] = self.errors.decode("utf-8", "replace")
-        lost = frames.pack_payload(self.gone)
-        pending, self._pending = list(self._pending.values()) + self.waiting_for_hello, {}
-        self.waiting_for_hello = []
-        for caller in pending:
-            caller.answer(lost)
-        self.speak()
-
-    def collect(self, attempts):
-        """Reap the process and note how it ended; it may need an instant after its output closed."""
-        returncode = self.returncode()
-        if returncode is None and attempts:
-            time.sleep(0.002)
-            self.collect(attempts - 1)
-        elif returncode is not None and returncode < 0:
-            self.gone["signal"] = -returncode
-        else:
-            self.gone["rc"] = returncode
-
-    def returncode(self):
-        """Exit status as subprocess gives it; None while the process runs or when nobody knows."""
-        if self.process is not None:
-            return self.process.poll()
-        try:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-        except OSError:
-            return None
-        if not pid:
-            return None
-        return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-    def on_shutdown(self, broker):
-        # The end of its input is what makes a zygote leave.
-        self.stream.on_disconnect(broker)
-
-
-class ErrorOutput(mitogen.core.Protocol):
-    """Standard error (or the terminal) of a started process."""
-
-    def __init__(self, zygote):
-        self.zygote = zygote
-
-    def on_receive(self, broker, data):
-        self.zygote.on_error_output(data)
 
 
 class Agent:
@@ -236,7 +66,7 @@ class Agent:
 
     def add(self, reader, writer, name, pid, adopted=False):
         """Take a process's descriptors; all is set before the broker thread can see its first output."""
-        zygote = Zygote(self, self._next)
+        zygote = ZygoteStream(self, self._next)
         zygote.pid = pid
         zygote.adopted = zygote.ready = adopted
         self.zygotes[self._next] = zygote
@@ -257,7 +87,8 @@ class Agent:
         if number:
             zygote = self.zygotes.get(number)
             if zygote is None:
-                return caller.answer(frames.pack_payload({"error": {"type": "LookupError", "message": "no zygote %d" % number}}))
+                error = {"type": "LookupError", "message": f"no zygote {number}"}
+                return caller.answer(frames.pack_payload({"error": error}))
             return zygote.forward(caller, payload)
         header, blobs = frames.unpack_payload(payload)
         try:
@@ -279,41 +110,14 @@ class Agent:
         caller.answer(frames.pack_payload({"zygote": zygote.number}))
 
     def start(self, argv, environment, cwd, with_terminal):
-        """Run `argv` in a session of its own.
-
-        With a terminal, standard input and standard error are its slave side (a `su` reads the password there), but
-        output stays a pipe: frames must come through unchanged.
-        """
-        variables = dict(os.environ, **environment) if environment else None
-        arguments = {"stdout": subprocess.PIPE, "env": variables, "cwd": cwd}
-        if with_terminal:
-            master, slave = pty.openpty()
-            path = os.ttyname(slave)
-
-            def take_terminal():
-                os.setsid()
-                os.close(os.open(path, os.O_RDWR))
-
-            process = subprocess.Popen(argv, stdin=slave, stderr=slave, preexec_fn=take_terminal, **arguments)
-            os.close(slave)
-            writer = os.fdopen(os.dup(master), "wb", 0)
-            errors = os.fdopen(master, "rb", 0)
-        else:
-            process = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, bufsize=0, **arguments
-            )
-            writer, errors = process.stdin, process.stderr
-        reader = process.stdout
-        for file in (reader, writer, errors):
-            os.set_blocking(file.fileno(), False)
-        zygote = self.add(reader, writer, "zygote.%d" % process.pid, process.pid)
-        zygote.process = process
-        if with_terminal:
-            zygote.terminal = os.dup(writer.fileno())
+        started = (start_on_terminal if with_terminal else start_on_pipes)(argv, environment, cwd)
+        zygote = self.add(started.output, started.input, f"zygote.{started.process.pid}", started.process.pid)
+        zygote.process = started.process
+        zygote.terminal = started.terminal
         stream = mitogen.core.Stream()
         stream.set_protocol(ErrorOutput(zygote))
         stream.name = zygote.stream.name + ".stderr"
-        stream.accept(errors, errors)
+        stream.accept(started.errors, started.errors)
         stream.receive_side.keep_alive = False
         self.broker.start_receive(stream)
         return zygote
@@ -338,7 +142,8 @@ class Agent:
     @staticmethod
     def answer_identity(caller, zygote, executable):
         header, _ = frames.unpack_payload(zygote.hello)
-        caller.answer(frames.pack_payload(dict(header, zygote=zygote.number, executable=executable or header["executable"])))
+        found = dict(header, zygote=zygote.number, executable=executable or header["executable"])
+        caller.answer(frames.pack_payload(found))
 
     def on_abandon(self, caller, header, blobs):
         """The caller who was to start an identity could not: the next one that waits may try."""
@@ -387,7 +192,9 @@ class Agent:
         caller.answer(frames.pack_payload({}))
 
     def on_finish(self, caller, header, blobs):
-        """Frames of one stream are handled in order, so the answer to a ping tells that all casts before it are done."""
+        """Frames of one stream are handled in order, so the answer to a ping tells that all casts before it are
+        done.
+        """
         alive = [zygote for zygote in self.zygotes.values() if zygote.gone is None and zygote.hello is not None]
         if not alive:
             return caller.answer(frames.pack_payload({}))
@@ -435,36 +242,6 @@ class Agent:
         zygote.write(frames.pack_frame(number, payload))
 
 
-def same_interpreter(name):
-    """The path of an interpreter when it is the one that runs here, else None.
-
-    The directory counts as well as the file: a virtual environment's python is a link to another one.
-    """
-    path = name and shutil.which(name)
-    if not path or not sys.executable:
-        return None
-    path = os.path.abspath(path)
-    ours = os.path.abspath(sys.executable)
-    same_file = os.path.realpath(path) == os.path.realpath(ours)
-    same_place = os.path.realpath(os.path.dirname(path)) == os.path.realpath(os.path.dirname(ours))
-    return path if same_file and same_place else None
-
-
-class Countdown:
-    """A caller that answers another one when it has been answered often enough."""
-
-    handle = True
-
-    def __init__(self, count, caller):
-        self.count = count
-        self.caller = caller
-
-    def answer(self, payload):
-        self.count -= 1
-        if not self.count:
-            self.caller.answer(frames.pack_payload({}))
-
-
 class AgentContext(mitogen.core.ExternalContext):
     """mitogen's child, with the agent in it and without an importer: nothing is ever imported from the controller."""
 
@@ -483,7 +260,7 @@ class AgentContext(mitogen.core.ExternalContext):
 
     def _setup_package(self):
         package = sys.modules["mitogen"]
-        package.core = mitogen.core
+        vars(package)["core"] = mitogen.core
         mitogen.core.mitogen = package
 
     def _setup_globals(self):

@@ -7,7 +7,8 @@ runs it with ``SECTIONS`` set. Runs before any thread exists, in the process tha
 that a become command or another interpreter gave and that becomes a zygote.
 
 Theory of operation
-1. ``SECTIONS`` is ``[role, this text, name, source, name, source, ..., settings]``, all bytes; role is ``agent`` or ``zygote``.
+1. ``SECTIONS`` is ``[role, this text, name, source, name, source, ..., settings]``, all bytes; role is ``agent`` or
+   ``zygote``.
 2. The sources are compiled once and kept marshalled in the store of this user, in a file named by the sha256 of all of
    them and by the interpreter; a directory that somebody else could have written is not used.
 3. role ``agent``: fork; the child becomes the login zygote on one end of a socket pair, the parent executes mitogen's
@@ -17,6 +18,8 @@ Theory of operation
 """
 
 import hashlib
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import marshal
 import os
@@ -55,7 +58,7 @@ def compiled(sources):
         digest.update(name + b"\0" + text + b"\0")
     path = None
     if store:
-        path = os.path.join(store, "boot-%s.%s" % (digest.hexdigest()[:32], sys.implementation.cache_tag))
+        path = os.path.join(store, f"boot-{digest.hexdigest()[:32]}.{sys.implementation.cache_tag}")
         try:
             with open(path, "rb") as file:
                 data = file.read()
@@ -65,11 +68,11 @@ def compiled(sources):
         except (OSError, ValueError, EOFError, TypeError):
             pass
     codes = {
-        name: compile(text, "<%s>" % name.decode(), "exec", dont_inherit=True) for name, text in sources.items()
+        name: compile(text, f"<{name.decode()}>", "exec", dont_inherit=True) for name, text in sources.items()
     }
     if path:
         data = importlib.util.MAGIC_NUMBER + marshal.dumps(codes)
-        temporary = "%s.%d" % (path, os.getpid())
+        temporary = f"{path}.{os.getpid()}"
         try:
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(hashlib.sha256(data).digest() + data)
@@ -79,7 +82,7 @@ def compiled(sources):
     return codes
 
 
-class Bundle:
+class Bundle(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finder and loader in one for the modules that came with the boot text."""
 
     def __init__(self, codes):
@@ -87,9 +90,9 @@ class Bundle:
 
     def find_spec(self, name, path=None, target=None):
         if name in PACKAGES:
-            return importlib.util.spec_from_loader(name, self, is_package=True)
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
         if name.encode() in self.codes:
-            return importlib.util.spec_from_loader(name, self)
+            return importlib.machinery.ModuleSpec(name, self)
         return None
 
     def create_module(self, spec):
@@ -174,4 +177,4 @@ def main(sections):
 
 
 AGENT = b"ansible_mitogen_svc.target.agent"
-main(SECTIONS)  # noqa: F821  set by the first stage
+main(globals()["SECTIONS"])

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Core's local connection plugin under a name of this collection; see `controller/connection.py` for what makes it fast."""
+"""Core's local connection plugin under a name of this collection; see `controller/connection.py` for what makes it
+fast.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,10 @@ short_description: run on the controller, in a Python that keeps running
 version_added: 0.1.0
 author: The ansible_mitogen_svc authors
 description:
-  - With one of the strategies of this collection, tasks on the controller run in children of a Python that is started once.
-  - It does not have to be named. While a strategy of this collection is active, C(connection=local) is treated the same.
+  - With one of the strategies of this collection, tasks on the controller run in children of a Python that is
+    started once.
+  - It does not have to be named. While a strategy of this collection is active, C(connection=local) is treated the
+    same.
   - With any other strategy it is P(ansible.builtin.local#connection) and nothing more.
   - Has all options of P(ansible.builtin.local#connection) of the installed ansible-core.
 extends_documentation_fragment:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Core's ssh connection plugin under a name of this collection; see `controller/connection.py` for what makes it fast."""
+"""Core's ssh connection plugin under a name of this collection; see `controller/connection.py` for what makes it
+fast.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ version_added: 0.1.0
 author: The ansible_mitogen_svc authors
 description:
   - With one of the strategies of this collection, the connection is made once by the very command that
-    P(ansible.builtin.ssh#connection) would run, and then kept open; tasks run over it without starting ssh or Python again.
+    P(ansible.builtin.ssh#connection) would run, and then kept open; tasks run over it without starting ssh or
+    Python again.
   - It does not have to be named. While a strategy of this collection is active, plays
     on C(connection=ssh), or none set, are treated the same.
   - With any other strategy it is P(ansible.builtin.ssh#connection) and nothing more.

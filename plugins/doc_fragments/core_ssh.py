@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Options of core's ssh connection plugin, whatever the installed core has: taken from its documentation, not repeated."""
+"""Options of core's ssh connection plugin, whatever the installed core has: taken from its documentation, not
+repeated.
+"""
 
 from __future__ import annotations
 

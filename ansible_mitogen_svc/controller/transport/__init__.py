@@ -13,11 +13,12 @@ from typing import Any, Protocol
 
 from ansible.errors import AnsibleError
 
+from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
 from ansible_mitogen_svc.controller.escalation import EscalationRefused
-from ansible_mitogen_svc.controller.session import ConnectionPlan, StartFailure
 from ansible_mitogen_svc.controller.target import Hello
 from ansible_mitogen_svc.controller.transport.local import LocalTransport
 from ansible_mitogen_svc.controller.transport.ssh import SshTransport
+from ansible_mitogen_svc.services.bootstrap import StartFailure
 
 #: Composes the remote shell line that starts the agent; see services/bootstrap.py.
 RemoteCommand = Callable[[], str]
@@ -57,7 +58,7 @@ def is_handled(connection_name: str) -> bool:
 
 def transport_for(connection: Any) -> Transport | None:
     """The transport of a loaded connection plugin; None leaves it to core."""
-    return _BY_NAME.get(getattr(connection, "ansible_name", None) or getattr(connection, "_load_name", ""))
+    return _BY_NAME.get(str(getattr(connection, "ansible_name", None) or getattr(connection, "_load_name", "")))
 
 
 __all__ = ["TRANSPORTS", "ConnectionPlan", "StartFailure", "Transport", "is_handled", "transport_for"]

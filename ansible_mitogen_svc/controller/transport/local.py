@@ -14,8 +14,8 @@ from typing import Any
 from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
+from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
 from ansible_mitogen_svc.controller.escalation import EscalationRefused, Refusal
-from ansible_mitogen_svc.controller.session import ConnectionPlan
 from ansible_mitogen_svc.controller.target import Hello
 
 

@@ -18,10 +18,10 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller.compat import ssh as compat
+from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
 from ansible_mitogen_svc.controller.escalation import EscalationRefused, Refusal
-from ansible_mitogen_svc.controller.session import ConnectionPlan, StartFailure
 from ansible_mitogen_svc.controller.target import Hello
-from ansible_mitogen_svc.services.bootstrap import PASSWORD_FD
+from ansible_mitogen_svc.services.bootstrap import PASSWORD_FD, StartFailure
 
 display = Display()
 
@@ -82,15 +82,16 @@ class SshTransport:
         """See `Transport`; wording of core's `_bare_run`."""
         if error.refusal is Refusal.TIMEOUT:
             output = error.stdout.decode("utf-8", "replace")
-            return AnsibleConnectionFailure(f"Timeout ({seconds:.0f}s) waiting for privilege escalation prompt: {output}")
+            waited = f"Timeout ({seconds:.0f}s) waiting for privilege escalation prompt"
+            return AnsibleConnectionFailure(f"{waited}: {output}")
         return AnsibleError(f"{error.refusal.value} {connection.become.name} password")
 
     @staticmethod
     def _failed(connection: Any, argv: list[bytes], failure: StartFailure) -> tuple[int, bytes, bytes]:
         if failure.reason == "timeout":
             raise AnsibleConnectionFailure(
-                f"Failed to connect to the host via ssh: no answer within {failure.seconds:.0f} seconds. Consider a larger "
-                f"timeout (ANSIBLE_TIMEOUT or ansible_ssh_timeout)."
+                f"Failed to connect to the host via ssh: no answer within {failure.seconds:.0f} seconds. "
+                "Consider a larger timeout (ANSIBLE_TIMEOUT or ansible_ssh_timeout)."
             )
         if failure.reason == "cannot-start":
             raise AnsibleError(f"Unable to execute ssh command line on a controller: {failure.stderr.decode()}")

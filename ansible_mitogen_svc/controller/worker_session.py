@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The session as a forked worker sees it: the services of the parent's Pool, over the parent's unix listener.
+
+One per forked process, used by its only thread. Of the parent's session it takes over what the fork copied and nobody
+changes any more (split payloads, which manifests the parent has), never its Router, Broker or Pool.
+"""
+
+from __future__ import annotations
+
+import mitogen.master
+import mitogen.unix
+
+from ansible_mitogen_svc import service
+from ansible_mitogen_svc.controller.connection_plan import (
+    MAX_MESSAGE_SIZE,
+    ConnectionPlan,
+    Targets,
+    plan_arguments,
+    start_failure,
+)
+from ansible_mitogen_svc.controller.payload import Manifest, PayloadSplitter
+from ansible_mitogen_svc.controller.target import Hello, Target
+from ansible_mitogen_svc.services.connection import ConnectionService
+from ansible_mitogen_svc.services.link import Link
+from ansible_mitogen_svc.services.module_cache import ModuleCacheService
+from ansible_mitogen_svc.services.tally import TallyService
+from ansible_mitogen_svc.statistics import counters
+
+
+class WorkerSession(Targets):
+    """The session as a forked worker sees it."""
+
+    def __init__(self, path: str, splitter: PayloadSplitter, module_cache: ModuleCacheService) -> None:
+        super().__init__()
+        self.splitter = splitter
+        self._parent_cache = module_cache
+        self.router, self._parent = mitogen.unix.connect(path, mitogen.master.Broker(install_watcher=False))
+        self.router.max_message_size = MAX_MESSAGE_SIZE
+        self._link = Link(self.router)
+        self._offered: set[tuple[str, int]] = set()
+
+    def connect(self, plan: ConnectionPlan, host: str) -> Target:
+        """See TaskSession."""
+        known = self.known_target(plan.key)
+        if known is not None:
+            return known
+        try:
+            connected = service.call(self._parent, ConnectionService, "connect", **plan_arguments(plan))
+        except service.CallFailed as error:
+            raise start_failure(error) from None
+        service.call(self._parent, ConnectionService, "used_for", key=plan.key, host=host)
+        hello = Hello.from_header(connected["hello"])
+        target = Target(self._link, connected["context_id"], plan.key, plan.name, hello, self)
+        return self.remember(target, self.router)
+
+    def offer(self, manifest: Manifest, context_id: int) -> None:
+        """Let a target fetch the manifest's files; what the parent knew when this process was forked is not sent
+        again.
+        """
+        if (manifest.id, context_id) in self._offered:
+            return
+        self._offered.add((manifest.id, context_id))
+        service.call(
+            self._parent,
+            ModuleCacheService,
+            "offer_from_worker",
+            manifest=manifest.id,
+            text=manifest.text,
+            files={} if self._parent_cache.knows(manifest.id) else dict(manifest.files),
+            digests=list(manifest.files),
+            context_id=context_id,
+        )
+
+    def disconnect(self, target: Target) -> None:
+        """See TaskSession."""
+        target.alive = False
+        service.call(self._parent, ConnectionService, "disconnect", key=target.key)
+
+    def explain_end(self, target: Target | None) -> str:
+        """See TaskSession."""
+        context_id = target.context_id if target is not None else 0
+        return str(service.call(self._parent, ConnectionService, "how_it_ended", context_id=context_id))
+
+    def close(self) -> None:
+        """Hand over the statistics and end the connection to the parent."""
+        try:
+            service.call(self._parent, TallyService, "add", **counters.take())
+        except service.CallFailed:
+            pass
+        self.router.broker.shutdown()
+        self.router.broker.join()

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""A zygote as its agent sees it: a stream of frames, the calls it has not answered, and how it ended.
+
+Shipped to hosts; runs in the agent's process, all of it in the broker thread, so nothing here blocks. See agent.py
+for how it is used and docs/protocol.md for the frames.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import mitogen.core
+from mitogen.core import Message
+
+from ansible_mitogen_svc.wire import frames
+
+#: Written by the first stage of a started zygote, see services/bootstrap.py.
+READY = b"SVC-ZYGOTE\n"
+STDERR_KEPT = 2048
+
+
+class Caller:
+    """Whoever waits for an answer: context and handle to reply to, or nobody."""
+
+    __slots__ = ("router", "context_id", "handle")
+
+    def __init__(self, router, message):
+        self.router = router
+        self.context_id = message.src_id
+        self.handle = message.reply_to
+
+    def answer(self, payload):
+        if self.handle:
+            answer = Message(dst_id=self.context_id, handle=self.handle, enc=Message.ENC_BIN, data=payload)
+            self.router._async_route(answer)
+
+
+class ZygoteStream(mitogen.core.Protocol):
+    """One zygote's stream, from the process's start on (`adopted` tells whether it talks frames yet)."""
+
+    read_size = 262144
+
+    def __init__(self, agent, number):
+        self.agent = agent
+        self.number = number
+        self._writer = mitogen.core.BufferedWriter(agent.broker, self)
+        self._frames = frames.FrameParser()
+        self._pending = {}
+        self._next_id = 0
+        self.process = None
+        self.pid = 0
+        self.terminal = None
+        self.hello = None
+        self.identity = None
+        self.executable = None
+        self.waiting_for_hello = []
+        self.output = [bytearray(), bytearray()]
+        self.errors = b""
+        self.conversation = None
+        self.adopted = False
+        self.ready = False
+        #: How it ended, as callers are told; None while it lives.
+        self.gone: dict[str, object] | None = None
+        self._seen = b""
+
+    # -- towards the zygote
+
+    def on_transmit(self, broker):
+        self._writer.on_transmit(broker)
+
+    def write(self, data):
+        if self.gone is None:
+            self._writer.write(data)
+
+    def forward(self, caller, payload):
+        if self.gone is not None:
+            return caller.answer(frames.pack_payload(self.gone))
+        number = 0
+        if caller.handle:
+            self._next_id = number = self._next_id % 0x7FFFFFFF + 1
+            self._pending[number] = caller
+        self.write(frames.pack_frame(number, payload))
+
+    # -- from the zygote
+
+    def on_receive(self, broker, data):
+        if not self.adopted:
+            self.output[0] += data
+            return self.speak()
+        if not self.ready:
+            self._seen = (self._seen + data)[-65536:]
+            before, marker, data = self._seen.partition(READY)
+            if not marker:
+                return
+            self.ready = True
+        try:
+            for number, payload in self._frames.feed(data):
+                self.receive(number, payload)
+        except frames.FrameError as error:
+            self.errors += str(error).encode()
+            self.stream.on_disconnect(broker)
+
+    def receive(self, number, payload):
+        if number >= frames.QUESTION:
+            self.agent.question(self, number, payload)
+        elif number:
+            caller = self._pending.pop(number, None)
+            if caller is not None:
+                caller.answer(payload)
+        elif self.hello is None:
+            self.hello = payload
+            if self.identity:
+                self.agent.adopted(self.identity, self)
+            waiting, self.waiting_for_hello = self.waiting_for_hello, []
+            for caller in waiting:
+                caller.answer(payload)
+
+    def on_error_output(self, data):
+        self.errors = (self.errors + data)[-STDERR_KEPT:]
+        if not self.adopted:
+            self.output[1] += data
+            self.speak()
+
+    def speak(self):
+        """Answer a waiting `converse` when there is something to say."""
+        if self.conversation and (self.output[0] or self.output[1] or self.gone is not None):
+            caller, self.conversation = self.conversation, None
+            blobs = [bytes(part) for part in self.output]
+            self.output = [bytearray(), bytearray()]
+            status = self.gone["rc"] if self.gone is not None else None
+            caller.answer(frames.pack_payload({"closed": self.gone is not None, "rc": status}, blobs))
+
+    # -- the end
+
+    def on_disconnect(self, broker):
+        super().on_disconnect(broker)
+        if self.terminal is not None:
+            os.close(self.terminal)
+            self.terminal = None
+        self.gone = dict(self.collect(attempts=5), lost="zygote", stderr=self.errors.decode("utf-8", "replace"))
+        lost = frames.pack_payload(self.gone)
+        pending, self._pending = list(self._pending.values()) + self.waiting_for_hello, {}
+        self.waiting_for_hello = []
+        for caller in pending:
+            caller.answer(lost)
+        self.speak()
+
+    def collect(self, attempts):
+        """Reap the process and say how it ended; it may need an instant after its output closed."""
+        returncode = self.returncode()
+        if returncode is None and attempts:
+            time.sleep(0.002)
+            return self.collect(attempts - 1)
+        if returncode is not None and returncode < 0:
+            return {"rc": None, "signal": -returncode}
+        return {"rc": returncode, "signal": None}
+
+    def returncode(self):
+        """Exit status as subprocess gives it; None while the process runs or when nobody knows."""
+        if self.process is not None:
+            return self.process.poll()
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except OSError:
+            return None
+        if not pid:
+            return None
+        return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+    def on_shutdown(self, broker):
+        # The end of its input is what makes a zygote leave.
+        self.stream.on_disconnect(broker)
+
+
+class ErrorOutput(mitogen.core.Protocol):
+    """Standard error (or the terminal) of a started process."""
+
+    def __init__(self, zygote):
+        self.zygote = zygote
+
+    def on_receive(self, broker, data):
+        self.zygote.on_error_output(data)
+
+
+class Countdown:
+    """A caller that answers another one when it has been answered often enough."""
+
+    handle = True
+
+    def __init__(self, count, caller):
+        self.count = count
+        self.caller = caller
+
+    def answer(self, payload):
+        self.count -= 1
+        if not self.count:
+            self.caller.answer(frames.pack_payload({}))
