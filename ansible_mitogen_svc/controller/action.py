@@ -21,6 +21,8 @@ import types
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, cast
 
+from ansible.utils.display import Display
+
 from ansible_mitogen_svc.controller.connection import AcceleratedConnection, Job
 from ansible_mitogen_svc.controller.payload import NotSplit, Payload
 from ansible_mitogen_svc.controller.session import session_lifecycle
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 else:
     # The real base is whatever class stands behind the mixin.
     _Core = object
+
+display = Display()
 
 #: Variables that a Python looks at while it starts: a process that runs already cannot take them over.
 _STARTUP_VARIABLES = re.compile(
@@ -177,6 +181,7 @@ class AcceleratedAction(_Core):
             data = data.encode(errors="surrogateescape")
         elif not isinstance(data, bytes):
             raise TypeError("data must be either a string or bytes")
+        display.vvv(f"PUT {len(data)} bytes TO {remote_path}", host=self._connection.svc_name)
         self._connection.svc_steps.add("put", remote_path, data=data)
         return remote_path
 

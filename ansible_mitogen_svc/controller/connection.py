@@ -139,7 +139,7 @@ class AcceleratedConnection(_Core):
             self.svc_transport.establish(self, self._svc_remote_command(), start)
         except StartFailure as failure:
             self.svc_unavailable = failure.reason
-            display.vvv(f"no agent on this target ({failure}), its tasks go core's own way", host=self._svc_name)
+            display.vvv(f"no agent on this target ({failure}), its tasks go core's own way", host=self.svc_name)
             return None
         _known_keys[settings] = found[-1].key
         self.svc_last_target = found[-1]
@@ -166,7 +166,8 @@ class AcceleratedConnection(_Core):
         return [str(name) for name in fallback] + ["/usr/bin/python3"], False
 
     @property
-    def _svc_name(self) -> str:
+    def svc_name(self) -> str:
+        """The host, for messages."""
         return str(self._play_context.remote_addr or self.svc_inventory_host)
 
     # -- core's interface
@@ -231,12 +232,12 @@ class AcceleratedConnection(_Core):
         except TargetLost:
             ended = session_lifecycle.current().explain_end(self.svc_last_target)
             raise AnsibleConnectionFailure(
-                f"The connection to {self._svc_name} was lost while the task ran: {ended}. "
+                f"The connection to {self.svc_name} was lost while the task ran: {ended}. "
                 f"The next task connects again."
             ) from None
         except ZygoteLost as error:
             raise AnsibleConnectionFailure(
-                f"The task's result from {self._svc_name} was lost: {error}. The next task starts another one."
+                f"The task's result from {self.svc_name} was lost: {error}. The next task starts another one."
             ) from None
 
     def _svc_run_module(self, target: Target, job: Job, command: str) -> Outcome:
@@ -265,7 +266,7 @@ class AcceleratedConnection(_Core):
             "umask": None,
             "steps": steps,
         }
-        display.vvv(f"RUN {payload.module} in zygote {zygote.number} ({executable})", host=self._svc_name)
+        display.vvv(f"RUN {payload.module} in zygote {zygote.number} ({executable})", host=self.svc_name)
         answer = self.svc_call(target, zygote, header, [payload.parameters, *blobs])
         counters.add("module_runs", "zygote", "zygote")
         return _outcome(answer)
@@ -295,7 +296,7 @@ class AcceleratedConnection(_Core):
                 target.forget_zygote(zygote.number)
             raise
         except JobRefused as error:
-            raise AnsibleError(f"The task could not be started on {self._svc_name}: {error}") from error
+            raise AnsibleError(f"The task could not be started on {self.svc_name}: {error}") from error
 
     def _svc_execute(self, target: Target, command: str, in_data: bytes | None) -> Outcome:
         zygote = target.zygote(LOGIN)
@@ -309,7 +310,7 @@ class AcceleratedConnection(_Core):
             "umask": None,
             "steps": steps,
         }
-        display.vvv(f"EXEC {command}", host=self._svc_name)
+        display.vvv(f"EXEC {command}", host=self.svc_name)
         return _outcome(self.svc_call(target, zygote, header, [in_data or b"", *blobs]))
 
     def svc_flush(self) -> None:
@@ -321,7 +322,7 @@ class AcceleratedConnection(_Core):
             return
         target = self.svc_target()
         if target is None:
-            raise AnsibleConnectionFailure(f"The connection to {self._svc_name} was lost with files under way.")
+            raise AnsibleConnectionFailure(f"The connection to {self.svc_name} was lost with files under way.")
         zygote = target.zygote(LOGIN)
         assert zygote is not None
         steps, blobs = self.svc_steps.take(first_blob=0)

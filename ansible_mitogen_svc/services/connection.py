@@ -23,7 +23,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, cast
 
 import mitogen.core
 import mitogen.parent
