@@ -150,7 +150,6 @@ def call(
 
 
 def _send(context: mitogen.core.Context, pending: PendingCall, request: encoding.Encoded) -> None:
-    _prepare(context)
     router = context.router
     handle = router.add_handler(pending.set_reply, persist=False, respondent=context)
 
@@ -166,6 +165,7 @@ def _send(context: mitogen.core.Context, pending: PendingCall, request: encoding
         reply_to=handle,
     )
     try:
+        _prepare(context)
         router.route(message)
     except (mitogen.core.Error, OSError, AttributeError) as exc:
         forget()

@@ -336,3 +336,26 @@ def describe_failure(service, method, router=None, **kwargs):
         return call(mitogen.core.Context(router, 0), service, method, deadline=20, **kwargs)
     except CallFailed as exc:
         return type(exc).__name__, exc.type_name, exc.message, exc.traceback_text
+
+
+@mitogen.core.takes_router
+def start_call_with_deadline(service, method, seconds, router=None, **kwargs):
+    """Start a call with our client, and do not wait for it."""
+    from ansible_mitogen_svc.service import call_async
+
+    call_async(mitogen.core.Context(router, 0), service, method, deadline=seconds, **kwargs)
+
+
+@mitogen.core.takes_router
+def call_many(service, caller, count, router=None):
+    """*count* calls of its own method under way at a time; what did not come back as it should."""
+    master = mitogen.core.Context(router, 0)
+    receivers = [
+        master.call_service_async(service, "echo", value=(caller, number)) for number in range(count)
+    ]
+    wrong = []
+    for number, receiver in enumerate(receivers):
+        answer = receiver.get().unpickle()
+        if answer != (caller, number):
+            wrong.append((number, answer))
+    return wrong
