@@ -56,7 +56,10 @@ TOLERANCES = (
 
 @dataclass(frozen=True)
 class Run:
-    """One finished ansible-playbook: wall time in seconds, its recap lines, its results, and all it printed."""
+    """One finished ansible-playbook: wall time in seconds, its recap lines, its results, and all it printed.
+
+    `module_runs` is that part of the statistics our strategy writes; empty under core's.
+    """
 
     strategy: str
     seconds: float
@@ -64,6 +67,7 @@ class Run:
     recap: str
     results: list[dict[str, Any]]
     output: str
+    module_runs: dict[str, Any]
 
 
 def host_variables(sshd: LoopbackSshd | None) -> dict[str, object]:
@@ -90,6 +94,7 @@ def run_playbook(strategy: str, directory: Path) -> Run:
         "ANSIBLE_CONFIG": str(directory / "ansible.cfg"),
         "NO_COLOR": "1",
         "RIG_RESULTS": str(directory / "results"),
+        "ANSIBLE_MITOGEN_SVC_STATS": str(directory / "statistics"),
     }
     program = str(Path(sysconfig.get_path("scripts")) / "ansible-playbook")
     command = [program, "--extra-vars", json.dumps({"demo_root": str(root)}), "playbook.yml"]
@@ -108,7 +113,11 @@ def run_playbook(strategy: str, directory: Path) -> Run:
     end_masters(directory / "cp")
     recap = done.stdout.partition("PLAY RECAP")[2].partition("\n")[2].strip()
     results = [json.loads(line) for line in (directory / "results").read_text().splitlines()]
-    return Run(strategy, seconds, done.returncode, recap, results, done.stdout)
+    module_runs = {}
+    if (directory / "statistics").exists():
+        module_runs = json.loads((directory / "statistics").read_text())["module_runs"]
+        (directory / "statistics").unlink()
+    return Run(strategy, seconds, done.returncode, recap, results, done.stdout, module_runs)
 
 
 def end_masters(directory: Path) -> None:
@@ -127,6 +136,8 @@ def report(runs: list[Run]) -> bool:
         print(f"\n{strategy}: {'  '.join(f'{run.seconds:.2f} s' for run in mine)}")
         for recap in dict.fromkeys(run.recap for run in mine):
             print(f"  {recap}")
+        if mine[-1].module_runs:
+            print(f"  module runs by path and reason: {json.dumps(mine[-1].module_runs)}")
     failed = [run for run in runs if run.returncode != 0]
     if failed:
         print(f"\nA run under {failed[0].strategy} ended with {failed[0].returncode}:\n{failed[0].output}")
