@@ -73,4 +73,17 @@ def target_runs(request: pytest.FixtureRequest, host_pool: HostPool, runner: Run
                 runs.submit(callspec.params['target'], getattr(item.function, 'settings_needed', ()))  # type: ignore[attr-defined]
         yield runs
     finally:
+        request.config.stash[SECONDS] = runs.seconds()
         runs.close()
+
+
+SECONDS = pytest.StashKey[dict[str, dict[str, float]]]()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """How long each target took on either side."""
+    taken = config.stash.get(SECONDS, {})
+    if taken:
+        terminalreporter.section('seconds per target')
+        for target, sides in sorted(taken.items()):
+            terminalreporter.line(f'{target:20}' + ''.join(f' {name} {s:6.1f}' for name, s in sorted(sides.items())))

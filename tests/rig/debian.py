@@ -75,7 +75,8 @@ def configured_mirror(etc: pathlib.Path = pathlib.Path('/etc')) -> Mirror:
             fields = dict(re.findall(r'^([\w-]+):[ \t]*(.*)$', stanza, re.M))
             if suite in fields.get('Suites', '').split() and fields.get('URIs'):
                 keyring = fields.get('Signed-By', '')
-                return Mirror(fields['URIs'].split()[0], suite, components, keyring if keyring.startswith('/') else None)
+                url = fields['URIs'].split()[0]
+                return Mirror(url, suite, components, keyring if keyring.startswith('/') else None)
     for path in [etc / 'apt/sources.list', *sorted((etc / 'apt/sources.list.d').glob('*.list'))]:
         if path.exists():
             found = re.search(rf'^deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+{re.escape(suite)}\s', path.read_text(), re.M)

@@ -82,7 +82,8 @@ class Host:
 
     def files(self) -> set[str]:
         """Paths below the places where a run may leave something: temporary directories and homes."""
-        return set(self.shell('find /tmp /var/tmp /dev/shm /root /home /run -xdev 2>/dev/null', check=False).splitlines())
+        listing = self.shell('find /tmp /var/tmp /dev/shm /root /home /run -xdev 2>/dev/null', check=False)
+        return set(listing.splitlines())
 
 
 class HostPool:

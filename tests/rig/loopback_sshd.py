@@ -84,7 +84,7 @@ class LoopbackSshd:
                 except OSError as error:
                     if self._process.poll() is not None or time.monotonic() > deadline:
                         text = (self.directory / 'log').read_text(errors='replace')
-                        raise RigUnavailable(f'sshd does not answer on {address}:{self.port}: {error}; {text}') from error
+                        raise RigUnavailable(f'no sshd on {address}:{self.port}: {error}; {text}') from error
                     time.sleep(0.03)
 
     def sessions(self) -> list[int]:

@@ -136,23 +136,32 @@ class Runner:
 
     def run(self, playbook: pathlib.Path, hosts: Mapping[str, Mapping[str, Any]], setting: Setting,
             arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None,
-            seconds: float = RUN_SECONDS) -> PlaybookRun:
+            prepare: str = '', seconds: float = RUN_SECONDS) -> PlaybookRun:
         """Run ``playbook`` to its end; see `live` for the arguments."""
-        with self.live(playbook, hosts, setting, arguments, environment) as live:
+        with self.live(playbook, hosts, setting, arguments, environment, prepare) as live:
             return live.finish(seconds)
 
     @contextlib.contextmanager
     def live(self, playbook: pathlib.Path, hosts: Mapping[str, Mapping[str, Any]], setting: Setting,
-             arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Iterator[LivePlaybook]:
-        """Start ``playbook`` on ``hosts`` (inventory name -> variables); the block ends with everything killed."""
+             arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None,
+             prepare: str = '') -> Iterator[LivePlaybook]:
+        """Start ``playbook`` on ``hosts`` (inventory name -> variables); the block ends with everything killed.
+
+        In values of ``environment``, and in ``prepare``, a shell command to run first in the playbook's directory,
+        {playbook}, {run} and {collections} stand for the directories of these.
+        """
         home = pathlib.Path(tempfile.mkdtemp(prefix=f'{setting.name}-', dir=self.directory))
         (home / 'tmp').mkdir()
         (home / 'inventory.yml').write_text(yaml.safe_dump(self._inventory(hosts)))
         command = [str(pathlib.Path(sys.executable).with_name('ansible-playbook')), '-i', str(home / 'inventory.yml'),
                    *arguments, playbook.name]
+        places = {'playbook': playbook.parent, 'run': home, 'collections': self._collections}
+        filled = {name: value.format_map(places) for name, value in (environment or {}).items()}
+        if prepare:
+            subprocess.run(prepare.format_map(places), shell=True, check=True, cwd=playbook.parent, timeout=60)
         with open(home / 'stdout', 'wb') as stdout, open(home / 'stderr', 'wb') as stderr:
             process = subprocess.Popen(command, cwd=playbook.parent, stdin=subprocess.DEVNULL, stdout=stdout,
-                                       stderr=stderr, env=self._environment(home, setting, environment or {}),
+                                       stderr=stderr, env=self._environment(home, setting, filled),
                                        start_new_session=True)
         live = LivePlaybook(process, home)
         try:
@@ -161,10 +170,11 @@ class Runner:
             live.kill_all()
 
     def _inventory(self, hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        known = f'-o UserKnownHostsFile={self._known_hosts} -o StrictHostKeyChecking=yes'
         common = {
             'ansible_python_interpreter': '/usr/bin/python3',
             'ansible_ssh_private_key_file': str(self._private_key),
-            'ansible_ssh_common_args': f'-F none -o UserKnownHostsFile={self._known_hosts} -o StrictHostKeyChecking=yes',
+            'ansible_ssh_common_args': f'-F none {known}',
         }
         return {'all': {'vars': common, 'hosts': {name: dict(variables) for name, variables in hosts.items()}}}
 

@@ -24,8 +24,7 @@ def run(*arguments: str, stdin: IO[bytes] | int | None = subprocess.DEVNULL, che
 
     Raises `RigUnavailable` with podman's stderr when ``check`` and it failed.
     """
-    done = subprocess.run(['podman', *arguments], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          env=environment(), timeout=timeout)
+    done = subprocess.run(['podman', *arguments], stdin=stdin, capture_output=True, env=environment(), timeout=timeout)
     if check and done.returncode:
         raise RigUnavailable(f'podman {arguments[0]} failed ({done.returncode}): '
                              f'{done.stderr.decode(errors="replace")[-2000:]}')

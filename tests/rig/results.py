@@ -39,6 +39,7 @@ VOLATILE_KEYS = re.compile(r'ansible_(veth|cni|br_|docker)\w*')
 # (pattern in any text, replacement, reason)
 VOLATILE_TEXT: Sequence[tuple[str, str, str]] = (
     (r'ansible-tmp-[\d.]+-\d+-\d+', '<tmpdir>', 'clock, process id and random number'),
+    (r'ansible-moduletmp-[\d.]+-\w{8}', '<module tmpdir>', 'clock and random name'),
     (r'ansible-local-\d+\w+', '<local tmpdir>', 'process id and random number'),
     (r'/tmp/svc-run-[^/\s\'"]+/(core|svc)-[^/\s\'"]+', '<run>', 'directory of the run'),
     (r'ansible_([\w.]+?)_payload_\w{8}', r'ansible_\1_payload_<random>', 'random name of the unpacked module'),
@@ -133,7 +134,8 @@ def _fields(core: Mapping[str, Any], ours: Mapping[str, Any], tolerances: Sequen
 
 
 def _tolerated(task: str, field: str, tolerances: Sequence[Tolerance]) -> bool:
-    return any(fnmatch.fnmatchcase(task, entry.task) and fnmatch.fnmatchcase(field, entry.field) for entry in tolerances)
+    return any(fnmatch.fnmatchcase(task, entry.task) and fnmatch.fnmatchcase(field, entry.field)
+               for entry in tolerances)
 
 
 def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -5,11 +5,15 @@
 A target is a directory with ``playbook.yml`` and, where needed, ``target.yml``:
 
 ``arguments``    further ansible-playbook arguments
-``environment``  further environment variables
+``environment``  further environment variables; {playbook}, {run}, {collections} stand for directories
+``prepare``      a shell command to run first, in the target's directory; the same {names}
 ``returncode``   what ansible-playbook has to end with (0)
 ``long``         true: only with ``-m long``
 ``volatile``     list of {field, reason, task}: fields that may differ, see `rig.results.Tolerance`
 ``cold``         {reason in the statistics: why modules of this target cannot run in the zygote}
+
+While working on our side, RIG_CORE_RESULTS=DIRECTORY keeps the runs under core there and uses them again as long as
+the target, the rig and ansible-core are the same; without it both sides always run.
 
 `TargetRuns` belongs to a session fixture; its pool threads start two fresh hosts per run, so every run begins in the
 same state, and drop them after it.
@@ -18,15 +22,19 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import hashlib
+import importlib.metadata
+import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
 
 from rig.hosts import Host, HostPool
-from rig.playbook import PlaybookRun, Runner, Setting
+from rig.playbook import CORE, PlaybookRun, Runner, Setting
 from rig.results import Tolerance
 
 
@@ -37,6 +45,7 @@ class Target:
     directory: pathlib.Path
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    prepare: str = ''
     returncode: int = 0
     long: bool = False
     volatile: tuple[Tolerance, ...] = ()
@@ -91,12 +100,43 @@ class TargetRuns:
         return self._futures[target.name, setting.name].result()
 
     def _run(self, target: Target, setting: Setting) -> PlaybookRun:
+        kept = _kept_path(target) if setting is CORE else None
+        if kept is not None and kept.exists():
+            return PlaybookRun(**json.loads(kept.read_text()))
+        run = self._run_afresh(target, setting)
+        if kept is not None and run.returncode == target.returncode:
+            kept.write_text(json.dumps(dataclasses.asdict(run)))
+        return run
+
+    def _run_afresh(self, target: Target, setting: Setting) -> PlaybookRun:
         with self._pool.host('first') as first, self._pool.host('second') as second:
             return self._runner.run(target.directory / 'playbook.yml', inventory(first, second), setting,
-                                    target.arguments, target.environment)
+                                    target.arguments, target.environment,
+                                    prepare=target.prepare)
+
+    def seconds(self) -> dict[str, dict[str, float]]:
+        """Wall seconds of the runs that have ended, by target and setting."""
+        taken: dict[str, dict[str, float]] = {}
+        for (target, setting), future in self._futures.items():
+            if future.done() and not future.cancelled() and future.exception() is None:
+                taken.setdefault(target, {})[setting] = future.result().elapsed
+        return taken
 
     def close(self) -> None:
         """Forget what has not begun; runs in progress end with their hosts, which the pool removes."""
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._pool.close()
         self._executor.shutdown(wait=True)
+
+
+def _kept_path(target: Target) -> pathlib.Path | None:
+    directory = os.environ.get('RIG_CORE_RESULTS')
+    if not directory:
+        return None
+    digest = hashlib.sha256(f'{sys.executable} {importlib.metadata.version("ansible-core")}'.encode())
+    rig = [path for path in pathlib.Path(__file__).parent.glob('*.*') if path.name != 'results.py']
+    for path in sorted([*target.directory.rglob('*'), *rig]):
+        if path.is_file():
+            digest.update(f'{path}\0{path.stat().st_mode}\0'.encode() + path.read_bytes())
+    pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
+    return pathlib.Path(directory) / f'{target.name}-{digest.hexdigest()[:16]}.json'

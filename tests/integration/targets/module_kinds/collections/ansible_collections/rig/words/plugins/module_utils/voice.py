@@ -1,0 +1,2 @@
+def tone(word):
+    return "~" + word + "~"
