@@ -50,6 +50,8 @@ class AcceleratedAction(_Core):
 
     _svc_bits: Any = None
     _svc_environment: dict[str, Any] | None = None
+    #: What core last chose to run a Python module with.
+    _svc_interpreter = ""
     #: Above 0 while core runs a command whose output nobody reads as a terminal's.
     _svc_no_terminal = 0
 
@@ -58,6 +60,8 @@ class AcceleratedAction(_Core):
     def _configure_module(self, *args: Any, **kwargs: Any) -> Any:
         built = super()._configure_module(*args, **kwargs)
         self._svc_bits = built[0]
+        if built[0].module_style == "new" and built[0].shebang:
+            self._svc_interpreter = built[0].shebang.replace("#!", "", 1).strip()
         return built
 
     def _compute_environment_string(self, raw_environment_out: dict[str, Any] | None = None) -> Any:
@@ -79,15 +83,27 @@ class AcceleratedAction(_Core):
     ) -> Any:
         connection = self._connection
         job = self._svc_module_job(in_data)
-        if job is not None:
+        if job is None and (self._svc_no_terminal or in_data is not None or not sudoable):
+            job = self._svc_snippet_job(cmd, sudoable, in_data)
+        if job is not None and job.interpreter:
             cmd, in_data = f"{job.interpreter} {zygote_arguments()}", None
-        elif self._svc_no_terminal or in_data is not None or not sudoable:
-            job = Job()
         connection.svc_job = job
         try:
             return super()._low_level_execute_command(cmd, sudoable, in_data, *args, **kwargs)
         finally:
             connection.svc_job = None
+
+    def _svc_snippet_job(self, cmd: str, sudoable: bool, in_data: bytes | None) -> Job:
+        """The job for a shell command that needs no terminal.
+
+        Under become it runs in the identity's zygote, which a become command started, as a shell there would run it:
+        no further become command is needed, nor a password.
+        """
+        become = sudoable and self._connection.become is not None
+        if become and self._svc_interpreter and self._connection.svc_target() is not None:
+            shell = getattr(self._connection._shell, "executable", None) or self._play_context.executable or "/bin/sh"
+            return Job(interpreter=self._svc_interpreter, argv=(shell, "-c", cmd), stdin=in_data)
+        return Job(stdin=in_data)
 
     def _svc_module_job(self, in_data: bytes | None) -> Job | None:
         """The job for the payload that core is about to run; None when it goes another way, which is counted."""
@@ -96,7 +112,7 @@ class AcceleratedAction(_Core):
             return None
         if in_data is None or in_data is not bits.b_module_data:
             if not bits.b_module_data or bits.module_style != "new" or in_data is None:
-                self._svc_count("core", f"module style {bits.module_style}" if bits.module_style != "new" else "files")
+                self._svc_count("core", self._svc_why_files(bits))
             self._svc_bits = None
             return None
         self._svc_bits = None
@@ -110,7 +126,12 @@ class AcceleratedAction(_Core):
             payload: Payload = session_lifecycle.current().splitter.split(in_data)
         except NotSplit as error:
             return self._svc_count("core", str(error))
-        return Job(payload, bits.shebang.replace("#!", "", 1).strip(), environment)
+        return Job(self._svc_interpreter, environment, payload)
+
+    def _svc_why_files(self, bits: Any) -> str:
+        if bits.module_style != "new":
+            return f"module style {bits.module_style}"
+        return "async" if self._task.async_val else "files kept on the target"
 
     @staticmethod
     def _svc_count(path: str, reason: str) -> None:
@@ -221,7 +242,7 @@ def accelerated(action: Any) -> Any:
         return action
     replacement: Any = object.__new__(_accelerated_class(cast(Hashable, type(action))))
     replacement.__dict__ = action.__dict__
-    replacement._shared_loader_obj = _with_our_actions(action._shared_loader_obj)
+    replacement._shared_loader_obj = with_our_actions(action._shared_loader_obj)
     return replacement
 
 
@@ -240,7 +261,8 @@ class _ActionLoader:
         return accelerated(found) if hasattr(found, "_connection") else found
 
 
-def _with_our_actions(loaders: Any) -> Any:
+def with_our_actions(loaders: Any) -> Any:
+    """Core's namespace of plugin loaders, with an action loader that gives accelerated actions."""
     if loaders is None or isinstance(loaders.action_loader, _ActionLoader):
         return loaders
     return types.SimpleNamespace(**dict(vars(loaders), action_loader=_ActionLoader(loaders.action_loader)))

@@ -59,14 +59,19 @@ class Job:
     """What the command is that core is about to compose.
 
     Attributes:
-        payload: the module run in it; None for a shell snippet.
-        interpreter: what the payload is to be run with, as core names it.
+        interpreter: what runs the identity's zygote, as core names it; the composed command then only serves to find or
+            start that zygote. Empty: the composed command itself is what shall run, in the login user's shell.
         environment: variables of the ``environment`` keyword.
+        payload: a module run.
+        argv: without a payload, the command to run in the zygote.
+        stdin: its input.
     """
 
-    payload: Payload | None = None
     interpreter: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    payload: Payload | None = None
+    argv: tuple[str, ...] = ()
+    stdin: bytes | None = None
 
 
 @dataclass
@@ -184,8 +189,8 @@ class AcceleratedConnection(_Core):
         if job is not None:
             target = self.svc_target()
             if target is not None:
-                if job.payload is not None:
-                    return self._svc_guard(lambda: self._svc_run_module(target, job, cmd))
+                if job.interpreter:
+                    return self._svc_guard(lambda: self._svc_run_in_identity(target, job, cmd))
                 if not self._svc_wrapped(cmd):
                     return self._svc_guard(lambda: self._svc_execute(target, cmd, in_data))
         self.svc_flush()
@@ -240,36 +245,44 @@ class AcceleratedConnection(_Core):
                 f"The task's result from {self.svc_name} was lost: {error}. The next task starts another one."
             ) from None
 
-    def _svc_run_module(self, target: Target, job: Job, command: str) -> Outcome:
-        payload = job.payload
-        assert payload is not None
+    def _svc_run_in_identity(self, target: Target, job: Job, command: str) -> Outcome:
         try:
             zygote, executable = self._svc_zygote(target, job, command)
         except identities.NotBecome as error:
             counters.add("module_runs", "cold", "identity did not start")
             return error.rc if error.rc is not None else 1, error.stdout, error.stderr
-        target.ensure_code(zygote, payload.manifest)
         if zygote.number != target.login_number:
+            # Steps are the login user's, and two zygotes are not ordered with one another.
             self.svc_flush()
-            steps, blobs = Steps().take(first_blob=1)
+        if job.payload is not None:
+            header, blobs = self._svc_module_header(target, zygote, job.payload, executable), [job.payload.parameters]
         else:
-            steps, blobs = self.svc_steps.take(first_blob=1)
-        header: dict[str, Any] = {
+            header, blobs = {"op": "execute", "argv": list(job.argv)}, [job.stdin or b""]
+        header["environment"] = {name: str(value) for name, value in job.environment.items()}
+        answer = self._svc_call_with_steps(target, zygote, header, blobs)
+        if job.payload is not None:
+            counters.add("module_runs", "zygote", "zygote")
+        return _outcome(answer)
+
+    def _svc_module_header(self, target: Target, zygote: Zygote, payload: Payload, executable: str) -> dict[str, Any]:
+        target.ensure_code(zygote, payload.manifest)
+        display.vvv(f"RUN {payload.module} in zygote {zygote.number} ({executable})", host=self.svc_name)
+        return {
             "op": "run",
             "manifest": payload.manifest.id,
             "module": payload.module,
             "arguments": payload.arguments,
             "rlimit_nofile": payload.rlimit_nofile,
             "executable": executable,
-            "environment": {name: str(value) for name, value in job.environment.items()},
-            "cwd": to_text(self.cwd) if getattr(self, "cwd", None) else None,
-            "umask": None,
-            "steps": steps,
         }
-        display.vvv(f"RUN {payload.module} in zygote {zygote.number} ({executable})", host=self.svc_name)
-        answer = self.svc_call(target, zygote, header, [payload.parameters, *blobs])
-        counters.add("module_runs", "zygote", "zygote")
-        return _outcome(answer)
+
+    def _svc_call_with_steps(
+        self, target: Target, zygote: Zygote, header: dict[str, Any], blobs: list[bytes]
+    ) -> Answer:
+        """`svc_call` for a job, after the steps that wait."""
+        steps, data = self.svc_steps.take(first_blob=len(blobs))
+        header.update(cwd=to_text(self.cwd) if getattr(self, "cwd", None) else None, umask=None, steps=steps)
+        return self.svc_call(target, zygote, header, [*blobs, *data])
 
     def _svc_zygote(self, target: Target, job: Job, command: str) -> tuple[Zygote, str]:
         identity = identities.identify(command, job.interpreter, self.become, self._svc_become_timeout())
@@ -301,17 +314,10 @@ class AcceleratedConnection(_Core):
     def _svc_execute(self, target: Target, command: str, in_data: bytes | None) -> Outcome:
         zygote = target.zygote(LOGIN)
         assert zygote is not None
-        steps, blobs = self.svc_steps.take(first_blob=1)
-        header: dict[str, Any] = {
-            "op": "execute",
-            "argv": [self.svc_transport.shell(target.hello), "-c", command],
-            "environment": {},
-            "cwd": to_text(self.cwd) if getattr(self, "cwd", None) else None,
-            "umask": None,
-            "steps": steps,
-        }
         display.vvv(f"EXEC {command}", host=self.svc_name)
-        return _outcome(self.svc_call(target, zygote, header, [in_data or b"", *blobs]))
+        argv = [self.svc_transport.shell(target.hello), "-c", command]
+        header: dict[str, Any] = {"op": "execute", "argv": argv, "environment": {}}
+        return _outcome(self._svc_call_with_steps(target, zygote, header, [in_data or b""]))
 
     def svc_flush(self) -> None:
         """Carry out the steps that are still waiting, now.

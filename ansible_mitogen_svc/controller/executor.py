@@ -28,6 +28,10 @@ else:
 class AcceleratedExecutor(_Core):
     """Mixin over a TaskExecutor; see the module."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._shared_loader_obj: Any = action.with_our_actions(self._shared_loader_obj)
+
     def run(self) -> Any:
         """Run the task; counts its round trips."""
         round_trips.take()
@@ -48,10 +52,6 @@ class AcceleratedExecutor(_Core):
         if isinstance(current, connection.AcceleratedConnection):
             current.svc_variables, current.svc_templar = variables, templar
         return super()._set_connection_options(variables, templar)
-
-    def _get_action_handler_with_module_context(self, *args: Any, **kwargs: Any) -> Any:
-        handler, context = super()._get_action_handler_with_module_context(*args, **kwargs)
-        return action.accelerated(handler), context
 
 
 @functools.cache
