@@ -286,6 +286,13 @@ class Loader:
         return self._image.code(self._path)
 
     def get_source(self, fullname: str) -> str:
+        """Return the source. Raises ImportError for another module's name, so that tracebacks show what they do cold:
+
+        before Python 3.13 linecache asks for `__main__` here, and zipimport does not know it.
+        """
+        stem = self._path[:-len('/__init__.py')] if self.is_package(fullname) else self._path[:-len('.py')]
+        if fullname.rpartition('.')[2] != stem.rpartition('/')[2]:
+            raise ImportError(f'{self._path} is not {fullname}', name=fullname)
         return importlib.util.decode_source(self._image.data(self._path))
 
     def get_filename(self, fullname: str) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import os
 import select
 import signal
@@ -70,16 +71,16 @@ class Nursery:
 
     def serve(self) -> NoReturn:
         """Preload, then obey until the socket ends."""
-        _look_like_a_script()
-        self._image.install()
-        self._image.adopt(self._base)
-        sys.path.insert(0, self._image.root)
         try:
+            _look_like_a_script()
+            self._image.install()
+            self._image.adopt(self._base)
+            sys.path.insert(0, self._image.root)
             signature = self._image.preload()
+            sys.path.remove(self._image.root)
         except BaseException as error:
             self._wire.send({'failed': child.describe(error)})
             raise
-        sys.path.remove(self._image.root)
         self._wire.send({'ready': signature})
         gc.collect()
         gc.freeze()
@@ -184,8 +185,19 @@ def _look_like_a_script() -> None:
     os.dup2(null, 1)
     os.close(null)
     for name, descriptor, mode in (('stdin', 0, 'r'), ('stdout', 1, 'w'), ('stderr', 2, 'w')):
-        old = getattr(sys, '__%s__' % name) or sys.__stderr__
-        new = open(descriptor, mode, encoding=old.encoding, errors=old.errors, closefd=False,
-                      buffering=-1 if name != 'stderr' else 1)
-        setattr(sys, name, new)
-        setattr(sys, '__%s__' % name, new)
+        stream = _standard_stream(getattr(sys, f'__{name}__'), name, descriptor, mode)
+        setattr(sys, name, stream)
+        setattr(sys, f'__{name}__', stream)
+
+
+def _standard_stream(old: Any, name: str, descriptor: int, mode: str) -> io.TextIOWrapper:
+    """Return a stream as Python makes it at its start on a descriptor that is not a terminal."""
+    unbuffered = mode == 'w' and getattr(old, 'write_through', False)
+    buffer: Any = open(descriptor, mode + 'b', buffering=0 if unbuffered else -1, closefd=False)  # noqa: SIM115
+    (buffer if unbuffered else buffer.raw).name = f'<{name}>'
+    # An adopting process may have closed a stream; then Python's own choice is not known.
+    encoding, errors = getattr(old, 'encoding', 'utf-8'), getattr(old, 'errors', 'surrogateescape')
+    by_line = name == 'stderr' and not unbuffered and sys.version_info >= (3, 9)
+    stream = io.TextIOWrapper(buffer, encoding, errors, newline='\n', line_buffering=by_line, write_through=unbuffered)
+    stream.mode = mode  # type: ignore[misc]
+    return stream

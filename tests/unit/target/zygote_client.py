@@ -125,6 +125,11 @@ class Reply:
         return self.header['rc'], self.blobs[0], self.blobs[1]
 
 
+def plain_environment() -> dict[str, str]:
+    """Return the environment without what changes a Python at its start."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(('PYTHON', 'PYTEST'))}
+
+
 class ZygoteProcess:
     """One zygote and the agent's side of its pipes. `library` answers its questions."""
 
@@ -133,7 +138,7 @@ class ZygoteProcess:
         self.library: dict[str, bytes] = {}
         self.questions: list[list[str]] = []
         boot = BOOT.format(checkout=str(CHECKOUT), store=store)
-        env = {**os.environ, **(environment or {})}
+        env = {**plain_environment(), **(environment or {})}
         self.process = subprocess.Popen([python, '-c', boot], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, bufsize=0, env=env, cwd=cwd)
         self._parser = frames.FrameParser()
@@ -175,8 +180,11 @@ class ZygoteProcess:
     def send(self, call_id: int, header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> None:
         assert self.process.stdin is not None
         data = memoryview(frames.pack_frame(call_id, frames.pack_payload(header, blobs)))
-        while data:
-            data = data[self.process.stdin.write(data):]
+        try:
+            while data:
+                data = data[self.process.stdin.write(data):]
+        except BrokenPipeError:
+            raise EOFError(self._last_words()) from None
 
     def start(self, header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> int:
         """Send a call; return its id for `wait`."""
@@ -212,6 +220,11 @@ class ZygoteProcess:
         """Wait for a frame that answers no call."""
         return self._next_notice().header
 
+    def _last_words(self) -> str:
+        assert self.process.stderr is not None
+        status = self.process.wait(5)
+        return f'the zygote ended with {status}: {self.process.stderr.read().decode()}'
+
     def _receive(self, deadline: float) -> None:
         assert self.process.stdout is not None and self.process.stderr is not None
         left = deadline - time.monotonic()
@@ -219,7 +232,7 @@ class ZygoteProcess:
             raise TimeoutError('the zygote did not answer')
         data = os.read(self.process.stdout.fileno(), 1 << 20)
         if not data:
-            raise EOFError(f'the zygote ended: {os.read(self.process.stderr.fileno(), 65536).decode()}')
+            raise EOFError(self._last_words())
         for call_id, payload in self._parser.feed(data):
             header, blobs = frames.unpack_payload(payload)
             reply = Reply(header, blobs, time.monotonic())
@@ -237,5 +250,5 @@ def run_cold(python: str, module: Module, cwd: str | None = None,
              environment: Mapping[str, str] | None = None) -> tuple[int, bytes, bytes]:
     """Run the whole AnsiballZ text as core does with pipelining: on the standard input of a new Python."""
     done = subprocess.run([python], input=module.text, capture_output=True, cwd=cwd, timeout=120,
-                              env={**os.environ, **(environment or {})}, start_new_session=True)
+                          env={**plain_environment(), **(environment or {})}, start_new_session=True)
     return done.returncode, done.stdout, done.stderr
