@@ -5,7 +5,7 @@
 1. A call's key is (method, kwargs), or what key_from_request() makes of them.
 2. The first request of a key runs the method in its pool thread: a *flight*. Requests of the same key that arrive
    meanwhile are entered into the flight and their thread goes back to the pool at once.
-   A flight never takes the pool's last free thread: it gets one of its own then (Pool.run_aside), so that other
+   A flight never takes the pool's last free thread: it gets one of its own then (Workers.run_aside), so that other
    services answer however slow a key is.
 3. The value goes to everybody in the flight and into the cache. An exception goes to everybody in the flight and is
    forgotten: the next request runs the method again.
@@ -58,7 +58,9 @@ class Flight:
 
 
 class DeduplicatingInvoker(Invoker):
-    """See the module's text. Limits are class attributes, or arguments (see Service.create_invoker).
+    """Runs each distinct call once, caches its value, and gives it to everybody who asks. See the module's text.
+
+    Its limits are class attributes, or arguments (see Service.create_invoker).
 
     Args:
         max_entries: number of values kept.

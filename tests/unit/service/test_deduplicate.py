@@ -85,10 +85,10 @@ def test_threads_besides_the_pools_are_limited(router, open_pool):
     assert sorted(one.result(10)["key"] for one in pending) == list(range(pool.aside_limit + 30))
 
 
-def test_keys_are_distinct_by_method_arguments_and_types(router, open_pool, local):
+def test_keys_are_distinct_by_method_arguments_and_types(router, open_pool, connect):
     service = actors.Expensive(router)
     open_pool(service)
-    child = local()
+    child = connect()
     keys = [1, True, 1.0, "1", b"1", None, [1], (1,), [1, 2], {"a": 1}, {"a": 2}]
     for _ in range(2):
         answers = child.call(actors.call_master_at_once, EXPENSIVE, "produce", "key", keys)
@@ -96,7 +96,7 @@ def test_keys_are_distinct_by_method_arguments_and_types(router, open_pool, loca
         assert len(service.executions) == len(keys)
     child.call(actors.call_master, EXPENSIVE, "produce", key=1, other=2)
     assert len(service.executions) == len(keys) + 1
-    child.call(actors.call_master, EXPENSIVE, "raw", size=1)
+    child.call(actors.call_master, EXPENSIVE, "sized", size=1)
     assert len(service.executions) == len(keys) + 2
 
 
@@ -132,14 +132,14 @@ def test_an_exception_reaches_all_who_wait_and_is_not_cached(router, open_pool, 
     assert pool.statistics().services[EXPENSIVE].methods["fail"].errors == 2
 
 
-def test_the_cache_is_bounded_by_entries_and_the_least_recently_used_goes(router, open_pool, local):
+def test_the_cache_is_bounded_by_entries_and_the_least_recently_used_goes(router, open_pool, connect):
     class Small(actors.Expensive):
         def create_invoker(self):
             return DeduplicatingInvoker(self, max_entries=3)
 
     service = Small(router)
     pool = open_pool(service)
-    child = local()
+    child = connect()
     for number in (1, 2, 3, 1, 4, 1, 2):  # 4 evicts 2, then 2 evicts 3
         child.call(actors.call_master, Small.name(), "sized", size=10, number=number)
     assert [number for _, number in service.executions] == [1, 2, 3, 4, 2]
@@ -147,14 +147,14 @@ def test_the_cache_is_bounded_by_entries_and_the_least_recently_used_goes(router
     assert (cache.entries, cache.evicted) == (3, 2)
 
 
-def test_the_cache_is_bounded_by_bytes_and_a_value_too_large_is_delivered_all_the_same(router, open_pool, local):
+def test_the_cache_is_bounded_by_bytes_and_a_value_too_large_is_delivered_all_the_same(router, open_pool, connect):
     class Small(actors.Expensive):
         def create_invoker(self):
             return DeduplicatingInvoker(self, max_bytes=100_000)
 
     service = Small(router)
     pool = open_pool(service)
-    child = local()
+    child = connect()
     for number in range(20):
         assert len(child.call(actors.call_master, Small.name(), "sized", size=10_000, number=number)) == 10_000
         assert pool.statistics().services[Small.name()].cache.bytes <= 100_000
@@ -163,23 +163,23 @@ def test_the_cache_is_bounded_by_bytes_and_a_value_too_large_is_delivered_all_th
     assert len(pool._roster.fast_replies) <= pool.statistics().services[Small.name()].cache.entries * 4
 
 
-def test_values_grow_old_if_asked_for(router, open_pool, local):
+def test_values_grow_old_if_asked_for(router, open_pool, connect):
     class Aging(actors.Expensive):
         def create_invoker(self):
             return DeduplicatingInvoker(self, max_age=0.2)
 
     service = Aging(router)
     open_pool(service)
-    child = local()
+    child = connect()
     assert child.call(actors.call_master, Aging.name(), "produce", times=5, key=1)[4]["execution"] == 1
     time.sleep(0.25)
     assert child.call(actors.call_master, Aging.name(), "produce", times=5, key=1)[4]["execution"] == 2
 
 
-def test_invalidation_is_explicit_and_covers_what_is_being_computed(router, open_pool, local):
+def test_invalidation_is_explicit_and_covers_what_is_being_computed(router, open_pool, connect):
     service = actors.Expensive(router)
     pool = open_pool(service)
-    child = local()
+    child = connect()
 
     def execution(key="k"):
         return child.call(actors.call_master, EXPENSIVE, "produce", times=3, key=key)[2]["execution"]
@@ -238,11 +238,11 @@ def test_raw_values_are_cached_and_broadcast(router, open_pool, local):
     assert service.executions == [1000]
 
 
-def test_policies_hold_for_hits(router, open_pool, local):
+def test_policies_hold_for_hits(router, open_pool, connect):
     service = actors.Expensive(router)
     pool = open_pool(service)
     assert call(pool, EXPENSIVE, "for_parents", key=1) == "secret"
-    child = local()
+    child = connect()
     assert all("Unauthorized" in a for a in child.call(actors.call_master, EXPENSIVE, "for_parents", times=3, key=1))
 
 

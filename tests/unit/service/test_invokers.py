@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import threading
 
-import mitogen.core
 import pytest
 import service_actors as actors
 from patience import eventually
 
-from ansible_mitogen_svc.service import Activator, InvalidRequest, call, call_async, child_pool
+from ansible_mitogen_svc.service import InvalidRequest, call, call_async
 
 PLAIN, SERIALIZED = "service_actors.Plain", "service_actors.Serialized"
 
@@ -44,10 +43,10 @@ def test_serialized_calls_never_overlap_and_keep_each_callers_order(router, open
         assert [number for who, number, _ in service.calls if who == caller] == list(range(60))
 
 
-def test_a_serialized_service_has_one_thread_while_calls_are_pending_and_none_otherwise(router, open_pool, local):
+def test_a_serialized_service_has_one_thread_while_calls_are_pending_and_none_otherwise(router, open_pool, connect):
     service = actors.Serialized(router)
     pool = open_pool(service, actors.Plain(router), size=2)
-    child = local()
+    child = connect()
     reply = child.call_async(
         actors.call_master_at_once, SERIALIZED, "append", "number", list(range(40)), caller=0, pause=0.01,
     )
@@ -94,23 +93,15 @@ def test_a_method_may_call_another_service_of_a_pool_of_one_thread(router, open_
     assert call(pool, Caller, "ask", deadline=5) == (8, [])
 
 
-class Nicknames(Activator):
-    """Understands one more name."""
-
-    def find_class(self, service_name):
-        return actors.Plain if service_name == "nickname" else super().find_class(service_name)
-
-
-@mitogen.core.takes_router
-def use_nicknames(router):
-    child_pool(router, activator=Nicknames(), size=3)
-
-
-def test_an_activator_can_be_replaced(router, open_pool, local):
-    pool = open_pool(activator=Nicknames())
+def test_an_activator_can_be_replaced(router, open_pool, connect):
+    pool = open_pool(activator=actors.Nicknames())
     assert call(pool, "nickname", "double", number=3) == 6
     assert isinstance(pool.get_service("nickname"), actors.Plain)
-    assert local().call(actors.call_master, "nickname", "double", number=3) == 6
+    child = connect()
+    assert child.call(actors.call_master, "nickname", "double", number=3) == 6
+    assert child.call(actors.use_nicknames) == 3
+    assert call(child, "nickname", "double", number=3, deadline=20) == 6
+    assert child.call_service("nickname", "double", number=3) == 6
     with pytest.raises(InvalidRequest):
         call(pool, "service_actors.Other", "double", number=3)
 

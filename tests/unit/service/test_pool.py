@@ -20,7 +20,15 @@ import service_actors as actors
 from patience import eventually, pool_threads
 
 from ansible_mitogen_svc.service import (
-    ConnectionLost, DeadlineExceeded, Error, Limits, Overloaded, Pool, ShuttingDown, call, call_async,
+    ConnectionLost,
+    DeadlineExceeded,
+    Error,
+    Limits,
+    Overloaded,
+    Pool,
+    ShuttingDown,
+    call,
+    call_async,
 )
 
 PLAIN, EXPENSIVE = "service_actors.Plain", "service_actors.Expensive"
@@ -70,7 +78,7 @@ def test_defer_runs_a_function_in_a_pool_thread(router, open_pool):
     assert eventually(lambda: names)[0] in pool_threads()
 
 
-# -- deadlines ----------------------------------------------------------------------------------------------------------
+# -- deadlines ---------------------------------------------------------------------------
 
 
 def test_a_methods_deadline_answers_its_callers(router, open_pool, connect):
@@ -118,7 +126,7 @@ def test_a_callers_deadline_travels_with_the_call(router, open_pool, local):
     assert service.noted == []
 
 
-# -- limits -------------------------------------------------------------------------------------------------------------
+# -- limits ---------------------------------------------------------------------------
 
 
 def test_more_calls_than_the_limit_are_answered_overloaded_and_nothing_else_is_lost(router, open_pool, connect):
@@ -172,7 +180,7 @@ def test_queued_bytes_are_bounded_and_an_oversized_request_is_refused(router, op
     eventually(lambda: pool.statistics().pending_bytes == 0)
 
 
-# -- closing ------------------------------------------------------------------------------------------------------------
+# -- closing ---------------------------------------------------------------------------
 
 
 def test_close_under_load_returns_in_time_and_answers_every_caller(router, open_pool, connect):
@@ -263,14 +271,14 @@ def test_the_brokers_shutdown_closes_the_pool_and_answers_callers(router, open_p
 
 def test_a_process_with_an_open_pool_and_a_method_that_never_returns_can_exit():
     script = (
-        "import sys; sys.path[:0] = %r\n"
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
         "import mitogen.master, service_actors as actors, time\n"
         "from ansible_mitogen_svc.service import Pool, call_async\n"
         "broker = mitogen.master.Broker(); router = mitogen.master.Router(broker)\n"
         "service = actors.Plain(router); pool = Pool(router, [service])\n"
         "call_async(pool, actors.Plain, 'wait'); service.entered.acquire(timeout=5)\n"
         "broker.shutdown(); broker.join()\n"
-    ) % (sys.path,)
+    )
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
     assert time.monotonic() - began < 15
@@ -315,7 +323,7 @@ def _in_fork(pool) -> int:
         return 3
 
 
-# -- statistics ---------------------------------------------------------------------------------------------------------
+# -- statistics ---------------------------------------------------------------------------
 
 
 def test_statistics_tell_what_happened(router, open_pool, local):

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+
 import mitogen.core
 import mitogen.service
 import plain_caller
@@ -12,7 +15,17 @@ import service_actors as actors
 from patience import eventually, pool_threads
 
 from ansible_mitogen_svc.service import (
-    AllowAny, CallFailed, Error, InvalidRequest, Raw, Service, Unauthorized, arg_spec, call, call_async, expose,
+    AllowAny,
+    CallFailed,
+    Error,
+    InvalidRequest,
+    Raw,
+    Service,
+    Unauthorized,
+    arg_spec,
+    call,
+    call_async,
+    expose,
 )
 
 PLAIN = "service_actors.Plain"
@@ -93,6 +106,16 @@ def test_mitogens_own_client_starts_our_pool_in_a_child_too(connect):
     where = [child.call_service(PLAIN, "whereabouts") for _ in range(3)]
     assert all(w["thread"].startswith("service-pool") for w in where)
     assert child.call_service(PLAIN, "double", number=8) == 16
+
+
+def test_an_older_python_can_host_a_service(router):
+    names = [f"python3.{minor}" for minor in range(8, sys.version_info.minor)]
+    older = next((path for path in map(shutil.which, names) if path), None)
+    if older is None:
+        pytest.skip(f"none of {names} is on the PATH")
+    where = call(router.local(python_path=older), actors.Plain, "whereabouts", deadline=20)
+    assert where["python"] < list(sys.version_info[:2])
+    assert where["thread"].startswith("service-pool")
 
 
 def test_the_calls_that_made_a_child_start_its_pool_are_neither_lost_nor_doubled(local):
@@ -177,7 +200,8 @@ def test_values_arrive_as_they_were(router, open_pool, connect):
     service = actors.Plain(router)
     open_pool(service)
     child = connect()
-    for value in (None, True, 1, 1.5, "tëxt", b"\x00\xff", [1, (2, {"a": [3]})], mitogen.core.Blob(b"\xfe"), {"k": "v"}):
+    values = (None, True, 1, 1.5, "tëxt", b"\x00\xff", [1, (2, {"a": [3]})], mitogen.core.Blob(b"\xfe"), {"k": "v"})
+    for value in values:
         assert child.call(actors.call_master, PLAIN, "echo", value=value) == value
         assert call(child, PLAIN, "echo", value=value, deadline=20) == value
     assert child.call(actors.call_master, PLAIN, "blob", size=100000) == b"\x00\xff" * 50000

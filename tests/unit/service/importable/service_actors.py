@@ -12,8 +12,21 @@ import time
 import mitogen.core
 
 from ansible_mitogen_svc.service import (
-    AllowAny, AllowParents, DeduplicatingInvoker, Policy, Raw, RegisteredContexts, SerializedInvoker, Service,
-    arg_spec, deadline, expose, no_reply, not_deduplicated,
+    Activator,
+    AllowAny,
+    AllowParents,
+    DeduplicatingInvoker,
+    Policy,
+    Raw,
+    RegisteredContexts,
+    SerializedInvoker,
+    Service,
+    arg_spec,
+    child_pool,
+    deadline,
+    expose,
+    no_reply,
+    not_deduplicated,
 )
 
 
@@ -188,7 +201,7 @@ class Expensive(Service):
     def fail(self, key):
         self.executions.append(key)
         self.gate.wait(20)
-        raise LookupError("execution %d failed" % len(self.executions))
+        raise LookupError(f"execution {len(self.executions)} failed")
 
     @expose(policy=AllowParents())
     def for_parents(self, key):
@@ -242,7 +255,20 @@ class Listener(Service):
             raise LookupError("on_message failed")
 
 
-# -- what tests have children do -----------------------------------------------------------------------------------------
+class Nicknames(Activator):
+    """Understands one more name."""
+
+    def find_class(self, service_name):
+        return Plain if service_name == "nickname" else super().find_class(service_name)
+
+
+@mitogen.core.takes_router
+def use_nicknames(router):
+    """In a child: a pool that understands it, of three threads."""
+    return child_pool(router, activator=Nicknames(), size=3).size
+
+
+# -- what tests have children do -------------------------------------------------------------------------
 
 
 @mitogen.core.takes_router
@@ -254,7 +280,7 @@ def call_master(service, method, times=1, router=None, **kwargs):
         try:
             answers.append(master.call_service(service, method, **kwargs))
         except mitogen.core.Error as exc:
-            answers.append("error: %s" % (exc,))
+            answers.append(f"error: {exc}")
     return answers if times > 1 else answers[0]
 
 
@@ -268,7 +294,7 @@ def call_master_at_once(service, method, argument, values, router=None, **kwargs
         try:
             answers.append(receiver.get().unpickle())
         except mitogen.core.Error as exc:
-            answers.append("error: %s" % (exc,))
+            answers.append(f"error: {exc}")
     return answers
 
 
@@ -280,14 +306,14 @@ def start_call(service, method, router=None, **kwargs):
 
 @mitogen.core.takes_router
 def send_raw(data, enc, router=None):
-    """Send a message of any content to the master's CALL_SERVICE handle; the reply's encoding and its value or error."""
+    """Send a message of any content to the master's CALL_SERVICE handle; the reply's encoding, its value or error."""
     master = mitogen.core.Context(router, 0)
     receiver = master.send_async(mitogen.core.Message(data=bytes(data), enc=enc, handle=mitogen.core.CALL_SERVICE))
     reply = receiver.get()
     try:
         return reply.enc, reply.decode()
     except mitogen.core.Error as exc:
-        return reply.enc, "error: %s" % (exc,)
+        return reply.enc, f"error: {exc}"
 
 
 @mitogen.core.takes_router
