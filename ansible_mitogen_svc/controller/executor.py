@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ansible.executor.task_executor import TaskExecutor
 
 from ansible_mitogen_svc.controller import action, connection
+from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.target import round_trips
 from ansible_mitogen_svc.statistics import counters
 
@@ -39,6 +40,7 @@ class AcceleratedExecutor(_Core):
             return super().run()
         finally:
             counters.task_round_trips(round_trips.take())
+            session_lifecycle.task_ended()
 
     def _get_connection(self, *args: Any, **kwargs: Any) -> Any:
         found = super()._get_connection(*args, **kwargs)

@@ -167,6 +167,11 @@ class SessionLifecycle:
         mitogen.core.Latch._on_fork()
         mitogen.core.Side._on_fork()
 
+    def task_ended(self) -> None:
+        """A task's executor is done; a forked worker, which runs only one, closes its session now."""
+        if os.getpid() != self._pid:
+            self.close()
+
     def reset_host(self, host: str) -> None:
         """``meta: reset_connection`` for an inventory host."""
         if self._session is not None and os.getpid() == self._pid:
