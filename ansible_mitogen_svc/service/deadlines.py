@@ -16,6 +16,9 @@ from .errors import DeadlineExceeded
 from .pending import PendingRequests
 from .request import Request
 
+#: Seconds between two looks at the pending requests: many deadlines close together cost one look.
+GRANULARITY = 0.01
+
 
 class DeadlineClock:
     """See the module's text."""
@@ -76,4 +79,4 @@ class DeadlineClock:
                 earliest = expires
         with self._condition:
             if earliest is not None and (self._next is None or earliest < self._next):
-                self._next = earliest
+                self._next = max(earliest, now + GRANULARITY)

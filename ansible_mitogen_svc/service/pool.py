@@ -38,6 +38,7 @@ from .departures import Departures
 from .errors import CallFailed, Error, InvalidRequest, ShuttingDown, failure_from_exception
 from .lane import Lane, Lanes
 from .pending import Limits, PendingRequests
+from .policy import Policy
 from .request import RemoteRequest, Request
 from .roster import Roster
 from .statistics import PoolStatistics
@@ -59,6 +60,8 @@ class Pool:
         deadline: seconds from its arrival after which a request is answered DeadlineExceeded; None: never.
             A method's own ``@deadline`` counts instead, once the request has been taken from the queue.
         activator: how services are found by name; an Activator by default.
+        unpickle: whose requests may be pickled (None: everybody's). From others only JSON requests are accepted, so
+            that nothing a target sends is unpickled: Python's unpickler lets a few bytes ask for any amount of memory.
         overwrite: replace what handles CALL_SERVICE now: for a child, where mitogen has put a stub there.
     Raises Error when the router already has a pool. Use it as a context manager, or call close().
     """
@@ -73,7 +76,7 @@ class Pool:
     def __init__(
         self, router: mitogen.core.Router, services: Iterable[Any] = (), size: int = 4, *,
         limits: Optional[Limits] = None, deadline: Optional[float] = None, activator: Optional[Activator] = None,
-        overwrite: bool = False,
+        unpickle: Optional[Policy] = None, overwrite: bool = False,
     ) -> None:
         if size < 1:
             raise Error("a pool needs at least one thread")
@@ -85,6 +88,7 @@ class Pool:
         self._broker_leaving = False
         self._refused = self._dropped = 0
         self._deadline = deadline
+        self._unpickle = unpickle
         self._lanes = Lanes()
         name = f"service-pool-{id(self) & 0xFFFF:04x}"
         self._workers = Workers(size, name, self.aside_limit, self._finish)
@@ -212,6 +216,7 @@ class Pool:
             return None
         try:
             expected = request.service
+            self._check_format(request.message)
             request.decode()
             if request.service is None or (expected is not None and request.service != expected):
                 raise InvalidRequest("not a service call: it names two services")
@@ -222,6 +227,12 @@ class Pool:
             self._refused += 1
             request.fail(failure_from_exception(exc))
             return None
+
+    def _check_format(self, msg: Optional[mitogen.core.Message]) -> None:
+        if msg is None or self._unpickle is None or msg.enc == mitogen.core.Message.ENC_BIN:
+            return
+        if not self._unpickle.is_authorized(self, msg):
+            raise InvalidRequest("pickled requests are not accepted from this caller, only JSON")
 
     def _run_lane(self, lane: Lane) -> None:
         self._lanes.run(lane, self._serve_in_lane)

@@ -35,7 +35,7 @@ def test_children_and_local_callers_are_all_answered_by_one_execution(router, op
     eventually(lambda: pool.statistics().services[EXPENSIVE].cache.waiters == 5)
     service.gate.set()
     expected = {"key": "k", "execution": 1}
-    assert [pending.result(5) for pending in mine] == [expected] * 3
+    assert [pending.result(20) for pending in mine] == [expected] * 3
     assert [reply.get().unpickle() for reply in replies] == [expected] * 3
     assert children[0].call(actors.call_master, EXPENSIVE, "produce", times=5, key="k") == [expected] * 5
     assert call(pool, EXPENSIVE, "produce", key="k") == expected
@@ -126,7 +126,7 @@ def test_an_exception_reaches_all_who_wait_and_is_not_cached(router, open_pool, 
     assert all("LookupError: execution 1 failed" in answer for answer in reply.get().unpickle())
     for pending in mine:
         with pytest.raises(CallFailed, match="execution 1 failed"):
-            pending.result(5)
+            pending.result(20)
     with pytest.raises(CallFailed, match="execution 2 failed"):
         call(pool, EXPENSIVE, "fail", key="k")
     assert pool.statistics().services[EXPENSIVE].methods["fail"].errors == 2
@@ -194,7 +194,7 @@ def test_invalidation_is_explicit_and_covers_what_is_being_computed(router, open
     eventually(lambda: len(service.executions) == 4)
     assert service.invoker.invalidate("produce", key="k")
     service.gate.set()
-    assert pending.result(5)["execution"] == 4  # who waited gets it, later callers do not
+    assert pending.result(20)["execution"] == 4  # who waited gets it, later callers do not
     assert execution() == 5
 
 
@@ -210,7 +210,7 @@ def test_a_waiter_whose_connection_dies_is_dropped(router, open_pool, connect):
     eventually(lambda: pool.statistics().services[EXPENSIVE].cache.waiters == 0)
     assert (pool.statistics().pending, pool.statistics().dropped) == (1, 1)
     service.gate.set()
-    assert mine.result(5)["execution"] == 1
+    assert mine.result(20)["execution"] == 1
 
 
 def test_hits_need_no_pool_thread(router, open_pool, local):
@@ -220,10 +220,10 @@ def test_hits_need_no_pool_thread(router, open_pool, local):
     child.call(actors.call_master, EXPENSIVE, "produce", times=2, key="k")
     plain = pool.get_service(actors.Plain)
     blocked = call_async(pool, actors.Plain, "wait")
-    assert plain.entered.acquire(timeout=5)
+    assert plain.entered.acquire(timeout=20)
     assert child.call(actors.call_master, EXPENSIVE, "produce", times=100, key="k")[99]["execution"] == 1
     plain.gate.set()
-    blocked.result(5)
+    blocked.result(20)
     assert pool.statistics().services[EXPENSIVE].methods["produce"].deduplicated == 101
 
 
@@ -273,7 +273,7 @@ def test_a_call_that_waits_for_itself_is_told_so(router, open_pool):
     service = actors.Expensive(router)
     service.pool = open_pool(service)
     with pytest.raises(CallFailed, match="waits for itself"):
-        call(service.pool, EXPENSIVE, "recursive", deadline=5)
+        call(service.pool, EXPENSIVE, "recursive", deadline=20)
 
 
 def test_exactly_one_execution_per_key_however_many_threads_race(router, open_pool):

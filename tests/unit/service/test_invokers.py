@@ -51,7 +51,7 @@ def test_a_serialized_service_has_one_thread_while_calls_are_pending_and_none_ot
         actors.call_master_at_once, SERIALIZED, "append", "number", list(range(40)), caller=0, pause=0.01,
     )
     eventually(lambda: len(service.calls) > 2)
-    assert [call(pool, PLAIN, "double", number=n, deadline=5) for n in range(5)] == [0, 2, 4, 6, 8]
+    assert [call(pool, PLAIN, "double", number=n, deadline=20) for n in range(5)] == [0, 2, 4, 6, 8]
     reply.get().unpickle()
     assert len({thread for _, _, thread in service.calls}) == 1
     eventually(lambda: pool.statistics().busy == 0)
@@ -70,17 +70,17 @@ def test_arrival_order_holds_while_the_service_is_being_activated(router, open_p
 def test_a_slow_first_call_of_a_plain_service_does_not_hold_up_the_second(router, open_pool):
     pool = open_pool(size=2)
     slow = call_async(pool, PLAIN, "wait")
-    assert call(pool, PLAIN, "double", number=2, deadline=5) == 4
+    assert call(pool, PLAIN, "double", number=2, deadline=20) == 4
     pool.get_service(actors.Plain).gate.set()
-    assert slow.result(5) == "through"
+    assert slow.result(20) == "through"
 
 
 def test_a_serialized_method_that_calls_its_own_service_is_told_so(router, open_pool):
     service = actors.Serialized(router)
     service.pool = open_pool(service, size=1)
     with pytest.raises(Exception, match="serialized"):
-        call(service.pool, SERIALIZED, "call_itself", deadline=5)
-    assert call(service.pool, SERIALIZED, "listing", deadline=5) == []
+        call(service.pool, SERIALIZED, "call_itself", deadline=20)
+    assert call(service.pool, SERIALIZED, "listing", deadline=20) == []
 
 
 def test_a_method_may_call_another_service_of_a_pool_of_one_thread(router, open_pool):
@@ -90,7 +90,7 @@ def test_a_method_may_call_another_service_of_a_pool_of_one_thread(router, open_
             return call(pool, PLAIN, "double", number=4), call(pool, SERIALIZED, "listing")
 
     pool = open_pool(Caller(router), size=1)
-    assert call(pool, Caller, "ask", deadline=5) == (8, [])
+    assert call(pool, Caller, "ask", deadline=20) == (8, [])
 
 
 def test_an_activator_can_be_replaced(router, open_pool, connect):

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from patience import eventually, pool_threads
 
-from ansible_mitogen_svc.service import CallFailed, InvalidRequest, call, encoding
+from ansible_mitogen_svc.service import AllowParents, CallFailed, InvalidRequest, call, encoding
 
 PLAIN, EXPENSIVE = "service_actors.Plain", "service_actors.Expensive"
 PKL, BIN = mitogen.core.Message.ENC_PKL, mitogen.core.Message.ENC_BIN
@@ -170,6 +170,19 @@ def test_requests_in_json_are_served_without_unpickling(router, open_pool, conne
     assert child.call(actors.send_raw, mitogen.core.Blob(request), BIN) == (PKL, [])
 
 
+def test_a_pool_can_be_told_to_unpickle_nothing_a_target_sends(router, open_pool, connect):
+    pool = open_pool(actors.Plain(router), actors.Expensive(router), unpickle=AllowParents())
+    child = connect()
+    assert "only JSON" in child.call(actors.call_master, PLAIN, "double", number=4)
+    huge = b"\x80\x02Nr\xff\xff\xff\x3f."  # asks for a memo of 2**30 entries
+    assert "only JSON" in child.call(actors.send_raw, mitogen.core.Blob(huge), PKL)[1]
+    for service, method, arguments in ((PLAIN, "double", {"number": 4}), (EXPENSIVE, "produce", {"key": 1})):
+        request = json.dumps({"service": service, "method": method, "arguments": arguments}).encode()
+        answers = [child.call(actors.send_raw, mitogen.core.Blob(request), BIN) for _ in range(3)]
+        assert answers == [(PKL, 8 if service == PLAIN else {"key": 1, "execution": 1})] * 3
+    assert call(router.myself(), PLAIN, "double", number=4) == call(pool, PLAIN, "double", number=4) == 8
+
+
 @given(st.binary(max_size=200), st.sampled_from([PKL, BIN]))
 @settings(deadline=None, max_examples=300)
 def test_no_bytes_make_the_decoder_fail_otherwise_than_with_invalid_request(data, enc):
@@ -189,7 +202,7 @@ _REQUEST = encoding.encode_request(PLAIN, "echo", {"value": [1, "two", b"three",
 def test_damaged_requests_are_refused_or_still_well_formed(changes):
     data = bytearray(_REQUEST)
     for position, value in changes:
-        # a pickle may ask for a memo of any size: what a hostile one can cost is bounded by the interpreter, not here
+        # not into an opcode that asks for memory: the unpickler would get it (Pool's argument unpickle is for that)
         if data[position] not in b"rq" and value not in b"rj":
             data[position] = value
     message = mitogen.core.Message(data=bytes(data), enc=PKL)

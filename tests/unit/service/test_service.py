@@ -242,7 +242,7 @@ def test_a_latch_in_the_select_is_delivered_too(router, open_pool):
     latch = mitogen.core.Latch()
     service.select.add(latch)
     latch.put("from a thread")
-    assert service.arrived.acquire(timeout=5)
+    assert service.arrived.acquire(timeout=20)
     assert service.events == [(latch, "from a thread")]
 
 
@@ -250,7 +250,7 @@ def test_on_shutdown_runs_once_after_the_last_thread_left(router, open_pool, con
     service = actors.Plain(router)
     pool = open_pool(service, size=3)
     connect().call(actors.start_call, PLAIN, "wait")
-    assert service.entered.acquire(timeout=5)
+    assert service.entered.acquire(timeout=20)
     assert pool.close(deadline=0.1) is False  # a method still runs
     assert service.shutdowns == []
     service.gate.set()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
     """Wait until *condition* holds; its value. Fails the test when it does not come true."""
     until = time.monotonic() + seconds
     while True:
