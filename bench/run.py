@@ -5,8 +5,8 @@
 `make bench` runs this in the project's virtual environment; any environment that has ansible-core and the contenders
 does. One process, one run at a time:
 
-1. throw-away sshds are started on 127.0.0.1 up to .50 (`tools/loopback_sshd.py`): every host has an address of its own,
-   otherwise contenders that share a connection between hosts would look better than they are;
+1. throw-away sshds (`tests/rig/loopback_sshd.py`) are started on 127.0.0.1 up to .50: every host has an address of its
+   own, otherwise contenders that share a connection between hosts would look better than they are;
 2. per scenario each contender has one warm-up run that is not counted, so that byte code, the interpreter's files and
    module caches on the target are there for everybody (core keeps nothing there: only before the first scenario);
 3. then rounds: each contender once per round, the order rotating, so that slow drifts of the machine hit all alike;
@@ -27,12 +27,13 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tools")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 import measure  # noqa: E402
 import report  # noqa: E402
 from contenders import CONTENDERS, Contender, ContenderMissing  # noqa: E402
-from loopback_sshd import LoopbackSshd, SshdUnavailable  # noqa: E402
+from rig.errors import RigUnavailable  # noqa: E402
+from rig.loopback_sshd import LoopbackSshd  # noqa: E402
 from scenarios import SCENARIOS, Scenario  # noqa: E402
 
 RUN_SECONDS = 900.0
@@ -158,7 +159,7 @@ def main() -> int:
             for scenario in options.scenario:
                 bench.run_scenario(scenario)
                 write_results(bench.results, options.results)
-        except SshdUnavailable as error:
+        except RigUnavailable as error:
             say(f"the benchmark needs sshd on loopback: {error}")
             return 2
         except KeyboardInterrupt:

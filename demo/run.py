@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "tools"), str(HERE.parent / "tests")]
+sys.path.insert(0, str(HERE.parent / "tests"))
 
-from loopback_sshd import LoopbackSshd, SshdUnavailable  # noqa: E402
+from rig.errors import RigUnavailable  # noqa: E402
+from rig.loopback_sshd import LoopbackSshd  # noqa: E402
 from rig.results import Tolerance, compare  # noqa: E402
 
 CALLBACKS = HERE.parent / "tests/integration/callback_plugins"
@@ -172,7 +173,7 @@ def main() -> int:
             if sshd is not None:
                 try:
                     sshd.start()
-                except SshdUnavailable as error:
+                except RigUnavailable as error:
                     print(f"No ssh here ({error}); using connection local.")
                     sshd = None
             inventory = {"all": {"hosts": {"demo": host_variables(sshd)}}}

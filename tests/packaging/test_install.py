@@ -19,10 +19,11 @@ import pytest
 import yaml
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tools")]
+sys.path.insert(0, str(HERE))
 
 from environments import RELEASES, REPOSITORY, Environment, Release, find_interpreter, make_artifact, make_wheel
-from loopback_sshd import LoopbackSshd, SshdUnavailable
+from rig.errors import RigUnavailable
+from rig.loopback_sshd import LoopbackSshd
 
 PLUGINS = [
     *(("strategy", name) for name in ("linear", "free", "host_pinned", "debug")),
@@ -74,7 +75,7 @@ def host() -> Iterator[dict[str, object]]:
     try:
         with LoopbackSshd() as sshd:
             yield {"ansible_host": sshd.addresses[0], **sshd.inventory_variables(), **python}
-    except SshdUnavailable as reason:
+    except RigUnavailable as reason:
         print(f"connection local, for there is no sshd: {reason}")
         yield {"ansible_connection": "local", **python}
 
