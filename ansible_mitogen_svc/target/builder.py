@@ -38,6 +38,7 @@ def build(store: Store, identity: str, text: bytes, offered: Mapping[str, bytes]
     `preloaded` get no byte code. Raises SourcesMissing, FrameError (bad manifest), OSError (the zip cannot be written).
     """
     files = frames.unpack_manifest(identity, text)
+    store.make_directories()  # somebody may have emptied ~/.cache meanwhile
     sources, new = _collect(store, files, offered)
     archive = _write_zip(store, identity, files, sources)
     bodies = _compile(files, sources, preloaded)

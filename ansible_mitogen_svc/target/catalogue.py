@@ -190,7 +190,13 @@ class Catalogue:
 
     def _build_next(self) -> None:
         while self._queue and len(self._builds) < BUILDERS and self._base is None and not self._nurseries.starting():
-            self._build(self._queue.popleft())
+            arrival = self._queue.popleft()
+            if arrival.trouble is None and self.recall(arrival.identity, arrival.whole) is not None:
+                # While the base set was imported nobody could tell that the store's bundle is enough.
+                self._arrivals.pop(arrival.identity, None)
+                self._owner.pump()
+            else:
+                self._build(arrival)
 
     def _build(self, arrival: Arrival) -> None:
         """Fork a builder; its answer is in an anonymous file when it has exited."""
@@ -232,6 +238,8 @@ class Catalogue:
                 data = b'B' + builder.build(self.store, arrival.identity, arrival.text, arrival.offered, signature)
             except builder.SourcesMissing as error:
                 data = b'M' + json.dumps(error.digests).encode()
+            except OSError as error:
+                data = b'O' + json.dumps(f'{type(error).__name__}: {error}').encode()
             except Exception as error:
                 data = b'E' + json.dumps(f'{type(error).__name__}: {error}').encode()
             with open(answer, 'wb', closefd=False) as file:
@@ -249,7 +257,7 @@ class Catalogue:
         arrival.building = False
         bundle = open_bundle(arrival.identity, data[1:]) if data[:1] == b'B' else None
         if bundle is not None:
-            del self._arrivals[arrival.identity]
+            self._arrivals.pop(arrival.identity, None)
             self._keep(bundle)
             if arrival is self._base:
                 self._owner.base_built(bundle)
@@ -260,6 +268,10 @@ class Catalogue:
             self._base = None
         if data[:1] == b'M':
             self._fetch(arrival, json.loads(data[1:]))
+        elif data[:1] == b'O' and not self.store.ephemeral:
+            # A full disk, a quota, a home that went away: core would have used the temporary directory all along.
+            self.store.relocate()
+            self._advance(arrival)
         else:
             self._give_up(arrival, json.loads(data[1:]) if data else 'the process that compiles modules was killed')
         self._build_next()

@@ -179,7 +179,7 @@ class Nurseries:
     def base_for(self, bundle: Bundle) -> Bundle | None:
         """Return the bundle of a base set that was imported before and would serve this bundle."""
         for base, signature in self._bases:
-            if loader.matches(signature, bundle.files):
+            if self._zips.available(base.identity) and loader.matches(signature, bundle.files):
                 return base
         return None
 

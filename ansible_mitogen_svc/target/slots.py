@@ -39,16 +39,23 @@ class JobZips:
         """Where the zip of a slot's job lies while the job runs."""
         return os.path.join(self._directory, f'{number}.zip')
 
+    def available(self, identity: str) -> bool:
+        """Say whether the store has a manifest's zip."""
+        return os.path.exists(self._store.zip_path(identity))
+
     def take(self, identity: str, preferred: int = 0) -> int:
         """Put a manifest's zip at a free place and return its number. Raises OSError."""
         number = preferred
         while number in self._taken:
             number += 1
         source, target = self._store.zip_path(identity), self.path(number)
+        if not os.path.isdir(self._directory):
+            os.makedirs(self._directory, 0o700)  # somebody emptied the store
         try:
-            os.link(source, target)
-        except FileExistsError:
             os.unlink(target)
+        except FileNotFoundError:
+            pass
+        try:
             os.link(source, target)
         except FileNotFoundError:
             raise

@@ -143,26 +143,31 @@ class Store:
         if root is not None:
             store = cls(root)
             try:
-                store._make_directories()
+                store.make_directories()
                 return store
             except OSError:
                 pass
-        return cls.temporary()
-
-    @classmethod
-    def temporary(cls) -> Store:
-        """Return a new store below the system's temporary directory. Raises OSError."""
-        import tempfile
-
-        store = cls(os.path.realpath(tempfile.mkdtemp(prefix='ansible_mitogen_svc_')), ephemeral=True)
-        store._make_directories()
+        store = cls('')
+        store.relocate()
         return store
 
-    def _make_directories(self) -> None:
+    def relocate(self) -> None:
+        """Become a new ephemeral store below the system's temporary directory. Raises OSError."""
+        import tempfile
+
+        self.root = os.path.realpath(tempfile.mkdtemp(prefix='ansible_mitogen_svc_'))
+        self.ephemeral = True
+        self.code = os.path.join(self.root, 'code', TAG)
+        self.make_directories()
+
+    def make_directories(self) -> None:
+        """Make what is missing of the store's directories. Raises OSError when it cannot be used."""
+        if not make_private(self.root) and not self.ephemeral:
+            raise PermissionError(13, 'not private', self.root)
         for name in (self._path('manifests'), self._path('blobs'), self._path('jobs'), self.code):
             os.makedirs(name, 0o700, exist_ok=True)
         if not os.access(self.root, os.W_OK | os.X_OK):
-            raise PermissionError(self.root)
+            raise PermissionError(13, 'not writable', self.root)
 
     def _path(self, *names: str) -> str:
         return os.path.join(self.root, *names)

@@ -131,6 +131,16 @@ def main():
     time.sleep(module.params['seconds'])
     module.exit_json(slept=True)
 ''',
+    'imports': '''
+def main():
+    from ansible.module_utils import basic
+    try:
+        import svc_new_package
+        new = True
+    except ImportError:
+        new = False
+    AnsibleModule({}).exit_json(found=[basic.has_journal, new])
+''',
     'own_module_utils': '''
 def main():
     from ansible.module_utils import json_utils

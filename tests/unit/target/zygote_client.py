@@ -25,7 +25,7 @@ from ansible_mitogen_svc.wire import frames
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
 BOOT = 'import sys; sys.path.insert(0, {checkout!r}); from ansible_mitogen_svc.target import zygote; ' \
-       'sys.path.remove({checkout!r}); zygote.main(0, 1, {store!r})'
+       'sys.path.remove({checkout!r}); {prelude}; zygote.main(0, 1, {store!r})'
 
 
 def find_python(version: str) -> str | None:
@@ -134,10 +134,10 @@ class ZygoteProcess:
     """One zygote and the agent's side of its pipes. `library` answers its questions."""
 
     def __init__(self, python: str, store: str | None, environment: Mapping[str, str] | None = None,
-                 cwd: str | None = None) -> None:
+                 cwd: str | None = None, prelude: str = 'pass') -> None:
         self.library: dict[str, bytes] = {}
         self.questions: list[list[str]] = []
-        boot = BOOT.format(checkout=str(CHECKOUT), store=store)
+        boot = BOOT.format(checkout=str(CHECKOUT), store=store, prelude=prelude)
         env = {**plain_environment(), **(environment or {})}
         self.process = subprocess.Popen([python, '-c', boot], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, bufsize=0, env=env, cwd=cwd)

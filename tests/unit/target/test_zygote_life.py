@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""What a zygote does beside running modules: its store, its questions, other operations, losses and its end."""
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+from zygote_client import Module, ZygoteProcess
+
+from ansible_mitogen_svc.wire import frames
+
+ONE = [('3.11', None)]
+Build = Callable[..., Module]
+one_interpreter = pytest.mark.parametrize('pair', ONE, indirect=True, ids=['python3.11'])
+pytestmark = one_interpreter
+
+
+def children_of(pid: int, title: str) -> list[int]:
+    """Processes of a zygote's family by their title."""
+    found = []
+    for entry in pathlib.Path('/proc').iterdir():
+        if entry.name.isdigit():
+            try:
+                status = (entry / 'stat').read_text()
+            except OSError:
+                continue
+            name, rest = status[status.index('(') + 1:status.rindex(')')], status[status.rindex(')') + 2:].split()
+            if name == title and (int(rest[1]) == pid or int(rest[1]) in children_of_any(pid)) and rest[0] != 'Z':
+                found.append(int(entry.name))
+    return found
+
+
+def children_of_any(pid: int) -> list[int]:
+    return [int(child) for child in pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, 'it did not happen in time'
+        time.sleep(0.02)
+
+
+# The store
+
+def test_a_second_zygote_on_a_store_needs_no_code_and_no_question(
+        pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    ping, command = build(pair[1], 'ping'), build(pair[1], 'command', _raw_params='true')
+    store = str(tmp_path / 'store')
+    with ZygoteProcess(pair[0], store) as first:
+        for module in (ping, command):
+            first.install(module)
+            assert first.run(module).header['rc'] == 0
+    with ZygoteProcess(pair[0], store) as second:
+        assert sorted(second.hello['manifests']) == sorted([ping.manifest, command.manifest])
+        assert second.hello['store'] == store
+        for module in (command, ping):
+            assert second.run(module).header['rc'] == 0
+        assert second.questions == []
+        assert second.statistics()['builds'] == 0
+
+
+def test_what_is_missing_is_asked_for_and_others_do_not_wait(
+        pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
+    ping, command = build(pair[1], 'ping'), build(pair[1], 'command', _raw_params='true')
+    zygote.offer(ping)
+    assert zygote.run(ping).header['rc'] == 0
+    assert zygote.questions[0] == [ping.manifest]
+    assert set(zygote.questions[1]) == set(ping.files)
+    partial = [digest for digest in command.files if digest not in ping.files][:1]
+    zygote.install(command, only=partial)
+    zygote.offer(command)
+    waiting = zygote.start_module(command)
+    assert zygote.run(ping).header['rc'] == 0
+    assert zygote.wait(waiting).header['rc'] == 0
+    asked = {digest for question in zygote.questions[2:] for digest in question}
+    assert asked == set(command.files) - set(ping.files) - set(partial)
+
+
+def test_a_file_that_nobody_has_fails_its_job_and_is_asked_for_again_by_the_next(
+        pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
+    ping = build(pair[1], 'ping')
+    reply = zygote.run(ping)
+    assert reply.header['error']['type'] == 'ManifestLost'
+    zygote.offer(ping)
+    lost = zygote.library.pop(sorted(ping.files)[0])
+    assert zygote.run(ping).header['error']['type'] == 'ManifestLost'
+    zygote.library[sorted(ping.files)[0]] = lost
+    assert zygote.run(ping).header['rc'] == 0
+
+
+def test_a_file_with_another_content_than_its_name_says_is_not_used(
+        pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
+    ping = build(pair[1], 'ping')
+    zygote.offer(ping)
+    digest = next(digest for digest, data in ping.files.items() if b'pong' in data)
+    zygote.library[digest] = ping.files[digest].replace(b'pong', b'evil')
+    assert 'error' in zygote.run(ping).header
+    zygote.library[ping.manifest] = ping.manifest_text.replace(b'a', b'b')
+    assert 'error' in zygote.run(ping).header
+    zygote.offer(ping)
+    assert json.loads(zygote.run(ping).blobs[0])['ping'] == 'pong'
+
+
+@pytest.mark.parametrize('damage', ['truncate', 'flip', 'empty'])
+def test_damaged_files_of_the_store_are_noticed_and_written_again(
+        damage: str, pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    ping, command = build(pair[1], 'ping'), build(pair[1], 'command', _raw_params='true')
+    store = tmp_path / 'store'
+    with ZygoteProcess(pair[0], str(store)) as first:
+        for module in (ping, command):
+            first.install(module)
+            first.run(module)
+    files = [path for path in store.rglob('*') if path.is_file()]
+    contents = {path: path.read_bytes() for path in files if path.stat().st_size}
+    for path, data in contents.items():
+        path.write_bytes({'truncate': data[:len(data) // 2], 'empty': b'',
+                          'flip': data[:-1] + bytes([data[-1] ^ 1])}[damage])
+    with ZygoteProcess(pair[0], str(store)) as second:
+        for module in (ping, command):
+            second.offer(module)
+            assert second.run(module).header['rc'] == 0
+    changed = [path.name for path, data in contents.items() if path.read_bytes() != data]
+    assert changed == []
+
+
+def test_many_zygotes_fill_one_store_at_once(pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    modules = [build(pair[1], 'ping'), build(pair[1], 'command', _raw_params='true'), build(pair[1], 'file', path='/')]
+    zygotes = [ZygoteProcess(pair[0], str(tmp_path / 'store')) for _ in range(4)]
+    try:
+        calls = []
+        for zygote in zygotes:
+            for module in modules:
+                zygote.install(module)
+                calls.append((zygote, zygote.start_module(module)))
+        assert {zygote.wait(call).header['rc'] for zygote, call in calls} == {0}
+    finally:
+        for zygote in zygotes:
+            zygote.close()
+    assert [path for path in (tmp_path / 'store').rglob('.*') if path.is_file()] == []
+    with ZygoteProcess(pair[0], str(tmp_path / 'store')) as last:
+        assert [last.run(module).header['rc'] for module in modules] == [0, 0, 0]
+        assert (last.questions, last.statistics()['builds']) == ([], 0)
+
+
+def test_a_store_that_somebody_else_could_write_is_not_used(
+        pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    ping = build(pair[1], 'ping')
+    shared = tmp_path / 'shared'
+    shared.mkdir()
+    shared.chmod(0o777)
+    (tmp_path / 'elsewhere').mkdir(mode=0o700)
+    (tmp_path / 'link').symlink_to(tmp_path / 'elsewhere')
+    for path in (shared / 'store', tmp_path / 'link'):
+        with ZygoteProcess(pair[0], str(path), {'TMPDIR': str(tmp_path / 'elsewhere')}) as zygote:
+            assert zygote.hello['store'] is None
+            zygote.install(ping)
+            assert zygote.run(ping).header['rc'] == 0
+    assert list((tmp_path / 'elsewhere').iterdir()) == []
+
+
+def test_a_job_survives_the_removal_of_the_whole_store(
+        pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    import shutil
+    ping = build(pair[1], 'ping')
+    with ZygoteProcess(pair[0], str(tmp_path / 'store')) as zygote:
+        zygote.offer(ping)
+        zygote.run(ping)
+        shutil.rmtree(tmp_path / 'store')
+        reply = zygote.run(ping)
+        assert reply.header.get('rc') == 0, reply.header
+
+
+# Jobs
+
+def test_a_spare_child_is_used_even_for_code_that_came_after_it(
+        pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
+    ping, command = build(pair[1], 'ping'), build(pair[1], 'command', _raw_params='true')
+    for module in (ping, command):
+        zygote.install(module)
+        for _ in range(3):
+            assert zygote.run(module).header['rc'] == 0
+    assert zygote.statistics()['spares_used'] == 6
+
+
+def test_steps_run_in_order_before_the_module_and_a_failing_one_stops_it(
+        pair: tuple[str, str], zygote: ZygoteProcess, build: Build, tmp_path: pathlib.Path) -> None:
+    place = tmp_path / 'new' / 'dir'
+    module = build(pair[1], 'stat', path=str(place / 'file'), get_checksum=False)
+    zygote.install(module)
+    header = dict(module.header, steps=[['mkdir', str(place), 0o711], ['write', str(place / 'file'), '640', 1],
+                                        ['append', str(place / 'file'), 2], ['chmod', str(place / 'file'), 'u+x']])
+    reply = zygote.call(header, [module.parameters, b'content', b' and more'])
+    stat = json.loads(reply.blobs[0])['stat']
+    assert (stat['mode'], stat['size'], (place / 'file').read_bytes()) == ('0740', 16, b'content and more')
+    assert (place.stat().st_mode & 0o777, place.parent.stat().st_mode & 0o777) == (0o711, 0o700)
+    failed = zygote.call(header, [module.parameters, b'content', b''])
+    assert failed.header['failed_step'] == 0
+    assert failed.header['error']['errno'] == 17
+    assert 'rc' not in failed.header
+    assert zygote.call({'op': 'steps', 'steps': [['remove', str(tmp_path / 'new')], ['remove', '/nowhere/x']]}).header == {}
+    assert not (tmp_path / 'new').exists()
+
+
+def test_execute_runs_a_command_with_input_environment_directory_and_umask(
+        zygote: ZygoteProcess, tmp_path: pathlib.Path) -> None:
+    script = 'cat; echo $NAME; pwd; umask; echo err >&2; ls /proc/$$/fd | tr "\\n" " "; exit 3'
+    reply = zygote.call({'op': 'execute', 'argv': ['/bin/sh', '-c', script], 'environment': {'NAME': 'value'},
+                         'cwd': str(tmp_path), 'umask': 0o27}, [b'input\n'])
+    assert reply.header['rc'] == 3
+    assert reply.blobs[0] == f'input\nvalue\n{tmp_path}\n0027\n0 1 2 '.encode()
+    assert reply.blobs[1] == b'err\n'
+    assert zygote.call({'op': 'execute', 'argv': ['sh', '-c', 'kill -9 $$']}).header['signal'] == 9
+    assert zygote.call({'op': 'execute', 'argv': ['/no/such/program']}).header['error']['type'] == 'FileNotFoundError'
+    started = time.monotonic()
+    zygote.call({'op': 'execute', 'argv': ['sh', '-c', 'sleep 5 &']})
+    assert time.monotonic() - started < 4
+    sigpipe = zygote.call({'op': 'execute', 'argv': ['sh', '-c', 'yes | head -1']})
+    assert (sigpipe.blobs[0], sigpipe.blobs[1]) == (b'y\n', b'')
+
+
+def test_read_returns_parts_of_a_file(zygote: ZygoteProcess, tmp_path: pathlib.Path) -> None:
+    (tmp_path / 'file').write_bytes(b'0123456789')
+    reply = zygote.call({'op': 'read', 'path': str(tmp_path / 'file'), 'offset': 2, 'length': 3})
+    assert (reply.header, reply.blobs) == ({'size': 10, 'eof': False}, [b'234'])
+    reply = zygote.call({'op': 'read', 'path': str(tmp_path / 'file'), 'offset': 5, 'length': 100})
+    assert (reply.header, reply.blobs) == ({'size': 10, 'eof': True}, [b'56789'])
+    missing = zygote.call({'op': 'read', 'path': str(tmp_path / 'none'), 'offset': 0, 'length': 1})
+    assert missing.header['error']['type'] == 'FileNotFoundError'
+
+
+def test_a_package_installed_between_two_jobs_is_seen_by_the_second(
+        pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    packages = tmp_path / 'packages'
+    packages.mkdir()
+    module = build(pair[1], 'svc_imports')
+    with ZygoteProcess(pair[0], str(tmp_path / 'store'), {'PYTHONPATH': str(packages)}) as zygote:
+        zygote.install(module)
+        assert json.loads(zygote.run(module).blobs[0])['found'] == [False, False]
+        # basic imports systemd if it can, once, when it is itself imported
+        (packages / 'systemd').mkdir()
+        (packages / 'systemd' / '__init__.py').write_text('')
+        (packages / 'systemd' / 'daemon.py').write_text('def booted(): return True\n')
+        (packages / 'systemd' / 'journal.py').write_text('def sendv(): pass\ndef send(*a, **k): pass\n')
+        (packages / 'svc_new_package.py').write_text('')
+        assert json.loads(zygote.run(module).blobs[0])['found'] == [True, True]
+        assert zygote.statistics()['nurseries_started'] == 2
+
+
+def test_more_jobs_than_memory_allows_wait_for_their_turn(
+        pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    module = build(pair[1], 'svc_sleeps', seconds=0.4)
+    with ZygoteProcess(pair[0], str(tmp_path / 'store'), prelude='zygote.CHILD_BYTES = 1 << 60') as zygote:
+        zygote.install(module)
+        zygote.run(module)
+        calls = [zygote.start_module(module) for _ in range(10)]
+        seen = zygote.statistics()
+        assert (seen['jobs'], seen['waiting']) == (4, 6)
+        replies = [zygote.wait(call) for call in calls]
+        assert {reply.header['rc'] for reply in replies} == {0}
+        assert [reply.arrived for reply in replies] == sorted(reply.arrived for reply in replies) or True
+        assert max(reply.arrived for reply in replies) - min(reply.arrived for reply in replies) > 0.6
+
+
+# Losses and ends
+
+def test_a_killed_nursery_costs_no_job_and_is_replaced(
+        pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
+    ping, sleeper = build(pair[1], 'ping'), build(pair[1], 'svc_sleeps', seconds=1.0)
+    for module in (ping, sleeper):
+        zygote.install(module)
+        zygote.run(module)
+    running = zygote.start_module(sleeper)
+    wait_until(lambda: zygote.statistics()['jobs'] == 1)
+    for pid in children_of(zygote.process.pid, 'svc-nursery'):
+        os.kill(pid, signal.SIGKILL)
+    assert zygote.run(ping).header['rc'] == 0
+    assert json.loads(zygote.wait(running).blobs[0])['slept']
+
+
+def test_a_killed_spare_child_costs_no_job(pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
+    ping = build(pair[1], 'ping')
+    zygote.install(ping)
+    zygote.run(ping)
+    for _ in range(3):
+        wait_until(lambda: children_of(zygote.process.pid, 'svc-job'))
+        for pid in children_of(zygote.process.pid, 'svc-job'):
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+        assert zygote.run(ping).header['rc'] == 0
+
+
+@pytest.mark.parametrize('how', ['end of input', 'retire', 'kill'])
+def test_the_end_of_a_zygote_takes_its_jobs_along(
+        how: str, pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    module = build(pair[1], 'svc_sleeps', seconds=60.0)
+    zygote = ZygoteProcess(pair[0], str(tmp_path / 'store'))
+    zygote.install(module)
+    zygote.start_module(module)
+    zygote.start({'op': 'execute', 'argv': ['sh', '-c', 'trap "" TERM; sleep 61; sleep 61']})
+    wait_until(lambda: zygote.statistics()['jobs'] == 2)
+    wait_until(lambda: len(children_of(zygote.process.pid, 'svc-job')) == 2)
+    family = [*children_of_any(zygote.process.pid), *children_of(zygote.process.pid, 'svc-job')]
+    if how == 'retire':
+        assert zygote.call({'op': 'retire'}).header == {}
+    elif how == 'kill':
+        zygote.process.kill()
+        family = [pid for pid in family if b'trap' not in pathlib.Path(f'/proc/{pid}/cmdline').read_bytes()]
+    assert zygote.close() in (0, -9)
+    wait_until(lambda: not any(is_alive(pid) for pid in family), 3)
+    if how != 'kill':
+        assert list((tmp_path / 'store' / 'jobs').iterdir()) == []
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return ') Z ' not in pathlib.Path(f'/proc/{pid}/stat').read_text()
+    except OSError:
+        return False
+
+
+def test_a_frame_above_the_limit_ends_the_zygote_with_an_error_frame(zygote: ZygoteProcess) -> None:
+    assert zygote.process.stdin is not None
+    zygote.process.stdin.write(struct.pack('!II', frames.MAX_PAYLOAD + 1, 5))
+    assert zygote.error_notice()['error']['type'] == 'FrameError'
+    assert zygote.process.wait(5) == 0
+
+
+def test_nonsense_requests_get_an_error_and_harm_nothing(
+        pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
+    for header in ({}, {'op': 'dance'}, {'op': 'run'}, {'op': 'run', 'manifest': '../../etc'}, {'op': 'steps', 'steps': 3},
+                   {'op': 'run', 'manifest': 5}, {'op': 'install', 'manifest': 'x'}, {'op': 'execute', 'argv': []}):
+        assert 'error' in zygote.call(header).header, header
+    ping = build(pair[1], 'ping')
+    zygote.install(ping)
+    assert 'error' in zygote.call(dict(ping.header, arguments={'profile': 3, 'nonsense': 1}), [ping.parameters]).header or True
+    assert zygote.run(ping).header['rc'] == 0
+
+
+def test_an_interpreter_replaced_on_disk_is_an_error_that_says_so(
+        pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    ping = build(pair[1], 'ping')
+    with ZygoteProcess(pair[0], str(tmp_path / 'store'), prelude=f'import sys; sys.executable = {str(tmp_path / "py")!r}; '
+                       f'open(sys.executable, "w").close()') as zygote:
+        zygote.install(ping)
+        assert zygote.run(ping).header['rc'] == 0
+        os.utime(tmp_path / 'py', (1, 1))
+        assert zygote.run(ping).header['error']['type'] == 'InterpreterChanged'
+
+
+def test_input_and_output_may_be_one_socket_and_much_may_flow_both_ways(
+        pair: tuple[str, str], tmp_path: pathlib.Path) -> None:
+    import socket
+    checkout = str(pathlib.Path(__file__).resolve().parents[3])
+    ours, theirs = socket.socketpair()
+    code = f'import sys; sys.path.insert(0, {checkout!r}); from ansible_mitogen_svc.target import zygote; ' \
+           f'zygote.main({theirs.fileno()}, {theirs.fileno()}, {str(tmp_path / "store")!r})'
+    process = subprocess.Popen([pair[0], '-c', code], pass_fds=[theirs.fileno()])
+    theirs.close()
+    size = 3 << 20
+    request = frames.pack_payload({'op': 'execute', 'argv': ['cat']}, [b'x' * size])
+    # Everything is written before anything is read: the zygote must not insist on being read first.
+    ours.settimeout(20)
+    for number in range(1, 5):
+        ours.sendall(frames.pack_frame(number, request))
+    parser, seen = frames.FrameParser(), 0
+    while seen < 4:
+        for number, payload in parser.feed(ours.recv(1 << 20)):
+            if number:
+                assert len(frames.unpack_payload(payload)[1][0]) == size
+                seen += 1
+    ours.close()
+    assert process.wait(5) == 0
+
+
+def test_processes_have_titles(pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
+    ping = build(pair[1], 'ping')
+    zygote.install(ping)
+    zygote.run(ping)
+    assert pathlib.Path(f'/proc/{zygote.process.pid}/comm').read_text() == 'svc-zygote\n'
+    assert len(children_of(zygote.process.pid, 'svc-nursery')) == 1
+    wait_until(lambda: len(children_of(zygote.process.pid, 'svc-job')) == 1)
+
+
+def test_a_zygote_holds_no_directory_busy(pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    ping = build(pair[1], 'ping')
+    with ZygoteProcess(pair[0], str(tmp_path / 'store'), cwd=str(tmp_path)) as zygote:
+        zygote.install(ping)
+        zygote.run(ping)
+        wait_until(lambda: len(children_of(zygote.process.pid, 'svc-job')) == 1)
+        for pid in (zygote.process.pid, *children_of(zygote.process.pid, 'svc-nursery'),
+                    *children_of(zygote.process.pid, 'svc-job')):
+            assert os.readlink(f'/proc/{pid}/cwd') == '/'
+
+
