@@ -30,7 +30,7 @@ class LocalTransport:
 
     def establish(self, connection: Any, command: str, start: Callable[[ConnectionPlan], None]) -> None:
         """See `Transport`."""
-        start(ConnectionPlan(key="local", name="local", argv=(_executable().encode(), b"-c", command.encode())))
+        start(ConnectionPlan(key="local", name="local", argv=(_executable().encode(), b"-c", b"exec " + command.encode())))
 
     def shell(self, hello: Hello) -> str:
         """See `Transport`: core's plugin starts commands with the configured shell, not the user's."""

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""A target that speaks the protocol and lies: what it cannot get from the controller, nor from other targets.
+
+The attacker is a Python in a connection of its own that talks mitogen by hand.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import time
+from collections.abc import Callable
+
+import mitogen.core
+import pytest
+
+from ansible_mitogen_svc import service
+from ansible_mitogen_svc.controller.payload import Payload
+from ansible_mitogen_svc.controller.session import Session
+from ansible_mitogen_svc.controller.target import Target
+from ansible_mitogen_svc.services.connection import ConnectionService
+from ansible_mitogen_svc.services.link import PendingAnswer, TargetLost
+from ansible_mitogen_svc.services.module_cache import ModuleCacheService
+from ansible_mitogen_svc.wire import frames
+
+Connect = Callable[[str], Target]
+
+
+def asked_by(session: Session, context_id: int, handle: int, data: bytes, enc: int) -> mitogen.core.Message:
+    """The answer to a message that arrives on the stream of a target, as if that target had sent it."""
+    answers: list[mitogen.core.Message] = []
+    arrived = session.router.broker
+    reply_to = 424242
+
+    def send() -> None:
+        stream = session.router.stream_by_id(context_id)
+        original = stream.protocol._send
+
+        def intercept(message: mitogen.core.Message) -> None:
+            if message.handle == reply_to:
+                answers.append(message)
+            else:
+                original(message)
+
+        stream.protocol._send = intercept
+        message = mitogen.core.Message(
+            dst_id=0, src_id=context_id, auth_id=context_id, handle=handle, reply_to=reply_to, data=data, enc=enc
+        )
+        message.router = session.router
+        session.router._async_route(message, stream)
+
+    arrived.defer_sync(send)
+    for _ in range(500):
+        if answers:
+            return answers[0]
+        time.sleep(0.01)
+    raise AssertionError("no answer")
+
+
+def call(session: Session, context_id: int, name: str, method: str, /, **arguments: object) -> mitogen.core.Message:
+    message = mitogen.core.Message.pickled((name, method, mitogen.core.Kwargs(arguments)))
+    return asked_by(session, context_id, mitogen.core.CALL_SERVICE, message.data, message.enc)
+
+
+def offered_to_first(session: Session, connect: Connect, payload: Payload) -> tuple[Target, Target]:
+    first, second = connect("first"), connect("second")
+    session.offer(payload.manifest, first.context_id)
+    return first, second
+
+
+def test_a_target_gets_the_code_that_was_offered_to_it(session: Session, connect: Connect, ping: Payload) -> None:
+    first, _ = offered_to_first(session, connect, ping)
+    answer = call(session, first.context_id, ModuleCacheService.name(), "fetch", sha256=[ping.manifest.id])
+    _, blobs = frames.unpack_payload(answer.data)
+    assert blobs == [ping.manifest.text]
+
+
+def test_a_target_does_not_get_code_that_was_offered_to_another(
+    session: Session, connect: Connect, ping: Payload
+) -> None:
+    first, second = offered_to_first(session, connect, ping)
+    digest = next(iter(ping.manifest.files))
+    call(session, first.context_id, ModuleCacheService.name(), "fetch", sha256=[digest])
+    answer = call(session, second.context_id, ModuleCacheService.name(), "fetch", sha256=[digest])
+    with pytest.raises(mitogen.core.CallError, match="Unauthorized"):
+        answer.unpickle()
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "arguments"),
+    [
+        (ConnectionService.name(), "connect", {"key": "k", "name": "n", "command": {"argv": [b"id"]}, "timeout": 1.0}),
+        (ConnectionService.name(), "disconnect", {"key": "k"}),
+        (ModuleCacheService.name(), "offer_from_worker", {"manifest": "m", "text": b"", "files": {}, "digests": [],
+                                                         "context_id": 1}),
+        ("os", "system", {"command": "true"}),
+    ],
+)
+def test_a_target_may_not_call_what_is_for_workers(
+    session: Session, connect: Connect, name: str, method: str, arguments: dict[str, object]
+) -> None:
+    answer = call(session, connect("first").context_id, name, method, **arguments)
+    with pytest.raises(mitogen.core.CallError):
+        answer.unpickle()
+
+
+@pytest.mark.parametrize("handle", [mitogen.core.GET_MODULE, mitogen.core.GET_RESOURCE])
+def test_a_target_gets_no_source_of_the_controller_from_mitogens_importer(
+    session: Session, connect: Connect, handle: int
+) -> None:
+    answer = asked_by(
+        session, connect("first").context_id, handle, b"ansible_mitogen_svc.controller.session",
+        mitogen.core.Message.ENC_MGC,
+    )
+    assert answer.is_dead
+
+
+def test_a_target_cannot_reach_another_target(session: Session, connect: Connect) -> None:
+    first, second = connect("first"), connect("second")
+    reached: list[object] = []
+
+    def send() -> None:
+        stream = session.router.stream_by_id(first.context_id)
+        other = session.router.stream_by_id(second.context_id)
+        original = other.protocol._send
+        other.protocol._send = lambda message: (reached.append(message), original(message))
+        message = mitogen.core.Message(
+            dst_id=second.context_id, src_id=first.context_id, auth_id=first.context_id, handle=frames.AGENT_HANDLE,
+            data=frames.pack_target(0, frames.pack_payload({"op": "hello"})), enc=mitogen.core.Message.ENC_BIN,
+        )
+        session.router._async_route(message, stream)
+        other.protocol._send = original
+
+    session.router.broker.defer_sync(send)
+    assert not reached
+
+
+def test_a_target_cannot_pass_for_the_controller(session: Session, connect: Connect) -> None:
+    first, second = connect("first"), connect("second")
+    served: list[object] = []
+    handle = session.router.add_handler(served.append, policy=mitogen.core.has_parent_authority)
+
+    def send() -> None:
+        stream = session.router.stream_by_id(first.context_id)
+        for forged in (0, second.context_id):
+            message = mitogen.core.Message(dst_id=0, src_id=forged, auth_id=forged, handle=handle)
+            session.router._async_route(message, stream)
+
+    session.router.broker.defer_sync(send)
+    assert not served
+
+
+def test_nothing_a_target_pickles_is_executed(session: Session, connect: Connect) -> None:
+    class Evil:
+        def __reduce__(self) -> object:
+            return (sys.exit, (3,))
+
+    data = pickle.dumps((ModuleCacheService.name(), "fetch", {"sha256": Evil()}), 2)
+    answer = asked_by(
+        session, connect("first").context_id, mitogen.core.CALL_SERVICE, data, mitogen.core.Message.ENC_PKL
+    )
+    with pytest.raises(mitogen.core.CallError, match="cannot be decoded|InvalidRequest"):
+        answer.unpickle()
+
+
+def test_an_answer_that_is_no_payload_loses_the_target_and_nothing_else(session: Session, connect: Connect) -> None:
+    target = connect("first")
+    pending = PendingAnswer()
+    pending.arrived(mitogen.core.Message(data=b"\xff\xff\xff\xffgarbage"))
+    target._link = type("Lying", (), {"ask": lambda *_: pending})()  # type: ignore[assignment]
+    with pytest.raises(TargetLost, match="malformed"):
+        target.call(0, {"op": "hello"})
+    assert service.call(session.pool, ConnectionService, "how_it_ended", context_id=0)

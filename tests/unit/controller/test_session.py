@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The Session with real agents: sharing, loss, forks, and what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from tests.unit.controller.conftest import local_plan
+
+from ansible_mitogen_svc.controller.payload import Payload
+from ansible_mitogen_svc.controller.session import Session, SessionLifecycle
+from ansible_mitogen_svc.controller.target import LOGIN, Answer, Target, ZygoteLost
+from ansible_mitogen_svc.services.bootstrap import StartFailure
+from ansible_mitogen_svc.services.link import TargetLost
+
+Connect = Callable[[str], Target]
+
+
+def execute(target: Target, command: str) -> Answer:
+    header = {"op": "execute", "argv": ["/bin/sh", "-c", command], "environment": {}, "steps": []}
+    return target.call(target.login_number, header, [b""], timeout=30)
+
+
+def run(target: Target, payload: Payload) -> dict[str, object]:
+    zygote = target.zygote(LOGIN)
+    assert zygote is not None
+    target.ensure_code(zygote, payload.manifest)
+    header = {
+        "op": "run",
+        "manifest": payload.manifest.id,
+        "module": payload.module,
+        "arguments": payload.arguments,
+        "executable": zygote.hello.executable,
+        "environment": {},
+        "steps": [],
+    }
+    result: dict[str, object] = json.loads(target.call(zygote.number, header, [payload.parameters], timeout=60).blobs[0])
+    return result
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def family(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    found = [pid]
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError):
+                continue
+            if parent == pid:
+                found += family(int(entry.name))
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def agent_pid(session: Session, target: Target) -> int:
+    return session.connections._processes[target.context_id].pid
+
+
+def test_a_module_runs_in_a_zygote_with_code_that_was_pushed_or_fetched(connect: Connect, ping: Payload) -> None:
+    assert run(connect("one"), ping)["ping"] == "pong"
+
+
+def test_twenty_tasks_that_connect_at_once_share_one_connection(session: Session) -> None:
+    targets: list[Target] = []
+    threads = [
+        threading.Thread(target=lambda: targets.append(session.connect(local_plan("shared"), "host"))) for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len({target.context_id for target in targets}) == 1
+    assert len(targets) == 20
+
+
+def test_different_configurations_have_connections_of_their_own(connect: Connect) -> None:
+    assert connect("one").context_id != connect("two").context_id
+
+
+def test_jobs_of_one_target_run_at_the_same_time(connect: Connect) -> None:
+    target = connect("one")
+    execute(target, "true")
+    started = time.monotonic()
+    threads = [threading.Thread(target=execute, args=(target, "sleep 1")) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert time.monotonic() - started < 5
+
+
+def test_a_killed_agent_loses_the_call_and_the_next_connect_works(session: Session, connect: Connect) -> None:
+    target = connect("one")
+    threading.Timer(0.5, os.kill, (agent_pid(session, target), signal.SIGKILL)).start()
+    with pytest.raises(TargetLost):
+        execute(target, "sleep 20")
+    assert "killed by signal 9" in session.explain_end(target)
+    assert eventually(lambda: not target.alive)
+    assert execute(connect("one"), "exit 7").header["rc"] == 7
+
+
+def test_a_killed_zygote_is_named_and_the_agent_lives_on(connect: Connect) -> None:
+    target = connect("one")
+    with pytest.raises(ZygoteLost, match="killed by signal 9"):
+        execute(target, "kill -9 $PPID; sleep 20")
+    with pytest.raises(ZygoteLost, match="killed by signal 9"):
+        execute(target, "true")
+
+
+def test_a_program_that_fails_before_an_agent_is_up_is_reported_with_its_words(session: Session) -> None:
+    plan = local_plan("broken")
+    script = b"echo to stdout; echo to stderr >&2; exit 42"
+    with pytest.raises(StartFailure) as caught:
+        session.connect(type(plan)(key="broken", name="broken", argv=(b"/bin/sh", b"-c", script)), "host")
+    failure = caught.value
+    assert (failure.returncode, failure.reason) == (42, "exit")
+    assert (failure.stdout, failure.stderr) == (b"to stdout\n", b"to stderr\n")
+
+
+def test_a_failed_connection_is_tried_again_by_the_next_task(session: Session, tmp_path: pathlib.Path) -> None:
+    plan = local_plan("flaky")
+    script = b"test -e %s || { touch %s; exit 1; }; " % ((os.fsencode(tmp_path / "seen"),) * 2) + plan.argv[2]
+    flaky = type(plan)(key="flaky", name="flaky", argv=(b"/bin/sh", b"-c", script))
+    with pytest.raises(StartFailure):
+        session.connect(flaky, "host")
+    assert execute(session.connect(flaky, "host"), "exit 3").header["rc"] == 3
+
+
+def test_a_host_without_python_is_told_apart_from_a_failed_connection(session: Session) -> None:
+    plan = local_plan("bare")
+    script = plan.argv[2].replace(sys.executable.encode(), b"/nonexistent/python3")
+    with pytest.raises(StartFailure) as caught:
+        session.connect(type(plan)(key="bare", name="bare", argv=(b"/bin/sh", b"-c", script)), "host")
+    assert caught.value.returncode in (126, 127)
+
+
+def test_closing_leaves_no_process_no_socket_and_no_file(session: Session, connect: Connect) -> None:
+    pids = [pid for key in ("one", "two") for pid in family(agent_pid(session, connect(key)))]
+    assert len(pids) >= 4
+    execute(connect("one"), "true")
+    directory = session.directory
+    assert stat.S_IMODE(os.stat(directory).st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(session.path).st_mode) == 0o600
+    session.close()
+    assert not os.path.exists(directory)
+    assert eventually(lambda: not any(alive(pid) for pid in pids)), [pid for pid in pids if alive(pid)]
+
+
+def test_closing_waits_for_what_targets_were_told_without_an_answer(
+    session: Session, connect: Connect, tmp_path: pathlib.Path
+) -> None:
+    target = connect("one")
+    files = [tmp_path / f"file{number}" for number in range(50)]
+    for path in files:
+        path.touch()
+        target.cast(target.login_number, {"op": "steps", "steps": [["remove", str(path)]]})
+    session.close()
+    assert not [path for path in files if path.exists()]
+
+
+def test_a_forked_worker_uses_the_connection_of_its_parent(ping: Payload, tmp_path: pathlib.Path) -> None:
+    lifecycle = SessionLifecycle()
+    try:
+        parent = lifecycle.current()
+        context_id = parent.connect(local_plan("one"), "host").context_id
+        lifecycle.before_fork()
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                lifecycle.after_fork_in_child()
+                target = lifecycle.current().connect(local_plan("one"), "host")
+                good = target.context_id == context_id and run(target, ping)["ping"] == "pong"
+                lifecycle.close()
+                status = 0 if good else 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert execute(parent.connect(local_plan("one"), "host"), "exit 5").header["rc"] == 5
+    finally:
+        lifecycle.close()
