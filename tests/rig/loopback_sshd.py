@@ -2,8 +2,9 @@
 # Copyright: The ansible_mitogen_svc authors
 """Throw-away ssh servers on loopback addresses.
 
-Used by tests, the demo, the benchmark and (as a command) the molecule scenario; runs as root or as any user, who is then also the only one that can log in. Everything lives in one temporary directory: host key, client key,
-known_hosts, configuration, logs. Nothing of the user's own ssh configuration is read or written.
+Used by tests, the demo, the benchmark and (as a command) the molecule scenario; runs as root or as any user, who is
+then also the only one that can log in. Everything lives in one temporary directory: host key, client key, known_hosts,
+configuration, logs. Nothing of the user's own ssh configuration is read or written.
 
 1. `start()` makes the keys, then one sshd per 16 addresses: sshd refuses more ListenAddress lines than that.
 2. It logs in once with the new key before it returns, because an sshd that listens may still refuse the account
