@@ -25,12 +25,20 @@ from ansible_mitogen_svc.service import Pool
 Connect = Callable[[], Any]
 
 
+@pytest.fixture(scope="session")
+def packed_modules() -> dict[str, Any]:
+    """Modules as mitogen ships them; shared between routers, or every test would find, scan and compress them anew."""
+    return {}
+
+
 @pytest.fixture
-def router() -> Iterator[mitogen.master.Router]:
+def router(packed_modules: dict[str, Any]) -> Iterator[mitogen.master.Router]:
     """A master's router; afterwards its children are gone and no thread of it is left."""
     broker = mitogen.master.Broker()
     broker.shutdown_timeout = 1.0
-    yield mitogen.master.Router(broker)
+    router = mitogen.master.Router(broker)
+    router.responder._cache = packed_modules
+    yield router
     broker.shutdown()
     broker.join()
 
