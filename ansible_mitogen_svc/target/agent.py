@@ -178,10 +178,8 @@ class Agent:
         if zygote.terminal is not None:
             tty.setraw(zygote.terminal, termios.TCSANOW)
         compressed = zlib.compress(self._source, 1)
-        early = bytes(zygote.output[0])
         zygote.write(b"%010d" % len(compressed) + compressed)
-        if early:
-            zygote.on_receive(self.broker, early)
+        zygote.on_receive(self.broker, b"")
 
     def on_stop(self, caller, header, blobs):
         zygote = self.zygotes.get(header["zygote"])

@@ -87,6 +87,8 @@ class ZygoteStream(mitogen.core.Protocol):
 
     def on_receive(self, broker, data):
         if not self.adopted:
+            # The ready line may come together with the last words of the become command, before the adoption.
+            self._seen = (self._seen + data)[-65536:]
             self.output[0] += data
             return self.speak()
         if not self.ready:
