@@ -103,8 +103,12 @@ class Pool:
             router.add_handler(self.serve_message, handle=mitogen.core.CALL_SERVICE, overwrite=overwrite)
         except mitogen.core.Error:
             raise Error("this router already has a service pool (or another handler of CALL_SERVICE)") from None
-        for service in services:
-            self.add(service)
+        try:
+            for service in services:
+                self.add(service)
+        except BaseException:
+            router.del_handler(mitogen.core.CALL_SERVICE)
+            raise
         self._on_broker_end = open_pools.weak_listener(self)
         for signal in ("shutdown", "exit"):
             mitogen.core.listen(router.broker, signal, self._on_broker_end)

@@ -61,6 +61,13 @@ def test_services_can_be_added_later_and_found_by_name_or_class(router, open_poo
         pool.add(actors.Plain(router))
 
 
+def test_a_pool_that_cannot_be_made_leaves_the_router_free(router, open_pool):
+    with pytest.raises(Error, match="already has a service named"):
+        open_pool(actors.Plain(router), actors.Plain(router))
+    open_pool(actors.Plain(router))
+    assert call(None, PLAIN, "double", number=1) == 2
+
+
 def test_a_pool_is_a_context_manager_and_makes_room_for_the_next(router):
     for _ in range(3):
         with Pool(router, [actors.Plain(router)]) as pool:
