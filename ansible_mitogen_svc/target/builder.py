@@ -90,7 +90,7 @@ def _write_zip(store: Store, identity: str, files: Mapping[str, str], sources: M
 
 def _compile(files: Mapping[str, str], sources: Mapping[str, bytes],
              preloaded: Mapping[str, str | None]) -> dict[str, bytes]:
-    """Return `{path: marshalled code}`; an empty body for a file that does not compile: it fails where it is imported."""
+    """Return `{path: marshalled code}`; a file that does not compile has an empty body and fails when imported."""
     bodies = {}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')

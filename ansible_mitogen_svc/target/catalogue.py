@@ -5,7 +5,8 @@
 Used by the zygote's single thread; everything slow happens in builders or at the agent, and the zygote is called back.
 
 Theory of operation
-1. `find` answers at once: a bundle from memory or disk, or None while the manifest is on its way, or raises ManifestLost.
+1. `find` answers at once: a bundle from memory or disk, or None while the manifest is on its way, or raises
+   ManifestLost.
 2. A manifest on its way goes through: text known (offered, on disk, or fetched) -> built (a forked builder) -> when the
    builder lacks sources, those are fetched and it is built again. What was asked for once and did not come is lost.
 3. The first bundle of all holds the code of every file, since the base set is imported from it. Other builds
@@ -95,7 +96,8 @@ class Catalogue:
         self._advance(arrival)
 
     def find(self, identity: str, whole: bool = False) -> Bundle | None:
-        """Return a bundle; None while it is on its way (the zygote's `pump` is called when that ends). Raises ManifestLost.
+        """Return a bundle; None while it is on its way (the zygote's `pump` is called when that ends). Raises
+        ManifestLost.
 
         `whole`: a bundle with the code of every file is needed.
         """

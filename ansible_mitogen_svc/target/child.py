@@ -39,7 +39,7 @@ OWN_PACKAGES = ('ansible_mitogen_svc', 'mitogen')
 
 
 def become_child(sock: socket.socket, output: int, errors: int) -> None:
-    """Make a newly forked process independent: nothing of the zygote is open in it but its own socket (close-on-exec)."""
+    """Make a newly forked process independent: of the zygote only its own socket (close-on-exec) stays open."""
     process.reset_signals()
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
@@ -166,7 +166,7 @@ def _run(root: str, arguments: dict[str, Any]) -> int:
     interrupted = False
     try:
         sys.path.insert(0, root)
-        from ansible.module_utils._internal._ansiballz import _loader  # type: ignore[import-not-found]
+        from ansible.module_utils._internal._ansiballz import _loader
 
         _loader.run_module(modlib_path=root, **arguments)
     except SystemExit as error:
@@ -190,7 +190,7 @@ def _exit_code(code: object) -> int:
         return code
     try:
         print(code, file=sys.stderr)
-    except Exception:
+    except Exception:  # noqa: S110  as Python itself: there is nowhere left to say it
         pass
     return 1
 
@@ -203,7 +203,7 @@ def _finish(rc: int) -> int:
         except BaseException:
             try:
                 sys.excepthook(*sys.exc_info())
-            except BaseException:
+            except BaseException:  # noqa: S110  likewise
                 pass
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -2,8 +2,8 @@
 # Copyright: The ansible_mitogen_svc authors
 """Runs the commands of `execute`: forked from the zygote itself, which is small, and replaced by the program.
 
-Used by the zygote's single thread. A command ends when its process does; what it left in the background neither delays the
-answer nor adds to it.
+Used by the zygote's single thread. A command ends when its process does; what it left in the background neither
+delays the answer nor adds to it.
 """
 
 from __future__ import annotations

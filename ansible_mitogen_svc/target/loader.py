@@ -31,6 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import CodeType, ModuleType
+    from typing import Any
 
     from ansible_mitogen_svc.target.bundle import Bundle
 
@@ -176,12 +177,12 @@ class Image:
         finally:
             self._recording = False
             # Another zip will be at the root next time; children must not inherit this one's directory.
-            zipimport._zip_directory_cache.pop(self.root, None)
+            zipimport._zip_directory_cache.pop(self.root, None)  # type: ignore[attr-defined]
         return self.signature
 
     def _placed(self, code: CodeType, path: str) -> CodeType:
         """Give a code object the file name it has below the root, as importlib does with a moved .pyc."""
-        _imp._fix_co_filename(code, f'{self.root}/{path}')
+        _imp._fix_co_filename(code, f'{self.root}/{path}')  # type: ignore[attr-defined]
         return code
 
     # Moving to another root
@@ -193,7 +194,7 @@ class Image:
             del sys.path_importer_cache[path]
         sys.path[:] = [_moved(path, old, root) for path in sys.path]
         for (path, _), code in self._codes.items():
-            _imp._fix_co_filename(code, f'{root}/{path}')
+            _imp._fix_co_filename(code, f'{root}/{path}')  # type: ignore[attr-defined]
         for module in list(sys.modules.values()):
             spec = getattr(module, '__spec__', None)
             if isinstance(getattr(spec, 'loader', None), Loader):
@@ -253,7 +254,8 @@ class Finder:
                 spec.submodule_search_locations = [f'{image.root}/{stem}']
                 return spec
         origin = f'{image.root}/{path}'
-        spec = importlib.machinery.ModuleSpec(fullname, Loader(image, path), origin=origin, is_package=is_package)
+        loader: Any = Loader(image, path)
+        spec = importlib.machinery.ModuleSpec(fullname, loader, origin=origin, is_package=is_package)
         spec.has_location = True
         if is_package:
             spec.submodule_search_locations = [f'{image.root}/{stem}']

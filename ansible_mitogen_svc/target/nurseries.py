@@ -5,8 +5,8 @@
 Used by the zygote's single thread; the other ends are nursery.py and child.py.
 
 Theory of operation
-1. A nursery serves the manifests that match its signature (loader.py), and is *current* while what it may have looked at
-   outside of the payload is unchanged: the directories of sys.path and the cache of the dynamic linker. So a failed
+1. A nursery serves the manifests that match its signature (loader.py), and is *current* while what it may have looked
+   at outside of the payload is unchanged: the directories of sys.path and the cache of the dynamic linker. So a failed
    import that was remembered, or a package that was upgraded, lives no longer than until the next job.
 2. A job that finds no current nursery has one started, out of a bundle with the code of all files.
 3. A nursery that is no longer current, or one too many, gets no more jobs and is closed when its last one has ended.
@@ -193,22 +193,45 @@ class Nurseries:
         for old in others[:max(0, len(others) + 1 - NURSERIES)]:
             self._retire(old)
 
-    def run(self, link: NurseryLink, bundle: Bundle, job: Any, payload: bytes) -> None:
-        """Send a job into the spare or a new child, and have the next spare forked. Raises OSError."""
+    def run(self, link: NurseryLink, bundle: Bundle, job: Any, payload: bytes) -> bool:
+        """Send a job into the spare or a new child; False when the nursery turns out to be dead. Raises OSError."""
         number = self._zips.take(bundle.identity, link.number)
         try:
-            slot, link.spare = link.spare, None
-            if slot is None:
-                slot = self._new_slot(link)
-            else:
-                self._spares_used += 1
-            self._send(link, slot, bundle, payload, self._zips.path(number))
-        except OSError:
+            slot = self._slot_for(link, bundle, payload, self._zips.path(number))
+        except ConnectionError:
+            self._zips.give_back(number)
+            self._lose(link)
+            return False
+        except BaseException:
             self._zips.give_back(number)
             raise
         slot.job = job
         slot.zip = number
-        link.hold(bundle, self._children)
+        return True
+
+    def _slot_for(self, link: NurseryLink, bundle: Bundle, payload: bytes, root: str) -> Slot:
+        """Return the slot that took the job."""
+        spare, link.spare = link.spare, None
+        if spare is not None:
+            try:
+                self._send(link, spare, bundle, payload, root)
+                self._spares_used += 1
+                return spare
+            except ConnectionError:
+                pass  # somebody killed it; its nursery is about to say so
+        slot = self._new_slot(link)
+        self._send(link, slot, bundle, payload, root)
+        return slot
+
+    def look_ahead(self, link: NurseryLink, bundle: Bundle) -> None:
+        """After a job was sent: have its code kept for later children, and the next child forked."""
+        try:
+            link.hold(bundle, self._children)
+        except ConnectionError:
+            self._lose(link)
+        except OSError:
+            pass  # no descriptors or memory left; the next child loads the code itself
+        self.prepare_spare(link)
 
     def _send(self, link: NurseryLink, slot: Slot, bundle: Bundle, payload: bytes, root: str) -> None:
         descriptors = [process.anonymous_file(payload)]
@@ -221,23 +244,31 @@ class Nurseries:
                 os.close(descriptor)
 
     def prepare_spare(self, link: NurseryLink) -> None:
-        """Have a child forked ahead of need."""
+        """Have a child forked ahead of need, if it can be."""
         if link.current and link.signature is not None and link.spare is None:
-            link.spare = self._new_slot(link)
+            try:
+                link.spare = self._new_slot(link)
+            except ConnectionError:
+                self._lose(link)
+            except OSError:
+                pass  # the next job will say what is wrong
 
     def prepare_spares(self) -> None:
         """Have a spare forked in every nursery that is ready and has none."""
-        for link in self._links:
+        for link in list(self._links):
             self.prepare_spare(link)
 
     def _new_slot(self, link: NurseryLink) -> Slot:
         ours, theirs = socket.socketpair()
-        self._children += 1
-        slot = Slot(self._children, ours)
-        try:
-            link.fork(slot, theirs)
-        finally:
-            theirs.close()
+        with theirs:
+            self._children += 1
+            slot = Slot(self._children, ours)
+            try:
+                link.fork(slot, theirs)
+            except BaseException:
+                link.slots.pop(slot.number, None)
+                slot.close()
+                raise
         self._owner.watch(slot.wire.fileno(), lambda: self._hear_child(link, slot))
         return slot
 
@@ -321,6 +352,8 @@ class Nurseries:
 
     def _lose(self, link: NurseryLink) -> None:
         """A nursery ended by itself: it was killed, or its base set could not be imported."""
+        if link.closed:
+            return
         starting = link.signature is None
         link.current = False
         self._shut(link)

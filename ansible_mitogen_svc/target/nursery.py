@@ -40,7 +40,7 @@ GRACE = 0.5
 """Seconds between SIGTERM and SIGKILL for jobs that are cut off."""
 
 
-def start_nursery(base: Bundle, root: str, directory: str | None, title: str = 'svc-nursery') -> tuple[int, socket.socket]:
+def start_nursery(base: Bundle, root: str, directory: str | None) -> tuple[int, socket.socket]:
     """Fork a nursery; return its pid and the socket to it. `root` is the path of slot 0's zip."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
@@ -51,7 +51,7 @@ def start_nursery(base: Bundle, root: str, directory: str | None, title: str = '
         process.reset_signals()
         os.setsid()
         process.close_all_but([theirs.fileno()])
-        process.set_title(title)
+        process.set_title('svc-nursery')
         Nursery(theirs, base, root, directory).serve()
     except BaseException:
         sys.excepthook(*sys.exc_info())

@@ -38,7 +38,7 @@ def set_title(title: str) -> None:
 
 
 def anonymous_file(data: bytes = b'') -> int:
-    """Return a descriptor (close-on-exec) of a new file without a name, holding `data`, at its start. Raises OSError."""
+    """Return a descriptor (close-on-exec) of a new nameless file which holds `data`. Raises OSError."""
     if hasattr(os, 'memfd_create'):
         descriptor = os.memfd_create('ansible_mitogen_svc', os.MFD_CLOEXEC)
     else:
@@ -124,7 +124,7 @@ def drain(descriptor: int) -> None:
 
 def exited_children() -> list[tuple[int, int]]:
     """Return (pid, wait status) of every child that has ended since the last call."""
-    found = []
+    found: list[tuple[int, int]] = []
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)

@@ -5,12 +5,12 @@
 Used by the zygote's single thread; the other end of a slot's socket is child.py.
 
 Theory of operation
-1. A *slot* is a child that exists or is about to. One per nursery is kept ahead of need (the spare). A job may be sent into
-   a slot before its process exists.
-2. A job's slot is finished by the first of: the child's answer; the report of its exit, when the socket holds no answer;
-   the end of the socket, when whoever would have reported has died.
-3. Each running job has a zip of its own name, a hard link to the manifest's zip in the store. Preloaded code carries the name
-   its nursery was given, so a job that gets that name renames nothing.
+1. A *slot* is a child that exists or is about to. One per nursery is kept ahead of need (the spare). A job may be
+   sent into a slot before its process exists.
+2. A job's slot is finished by the first of: the child's answer; the report of its exit, when the socket holds no
+   answer; the end of the socket, when whoever would have reported has died.
+3. Each running job has a zip of its own name, a hard link to the manifest's zip in the store. Preloaded code carries
+   the name its nursery was given, so a job that gets that name renames nothing.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ class Store:
         """Make what is missing of the store's directories. Raises OSError when it cannot be used."""
         if not make_private(self.root) and not self.ephemeral:
             raise PermissionError(13, 'not private', self.root)
-        for name in (self._path('manifests'), self._path('blobs'), self._path('jobs'), self.code):
+        for name in (*map(self._path, ('manifests', 'blobs', 'jobs', 'code')), self.code):
             os.makedirs(name, 0o700, exist_ok=True)
         if not os.access(self.root, os.W_OK | os.X_OK):
             raise PermissionError(13, 'not writable', self.root)
@@ -284,7 +284,7 @@ class Store:
         for _, size, path in sorted(found):
             if removed >= excess:
                 break
-            if not path.startswith(self._path('jobs') + os.sep):
+            if not path.startswith(self._path('jobs') + os.sep) and path != self._path('pruned'):
                 _discard(path)
                 removed += size
         return removed

@@ -2,19 +2,20 @@
 # Copyright: The ansible_mitogen_svc authors
 """The zygote: one single-threaded process per identity on a target, which takes jobs from the agent and answers them.
 
-Started by boot.py, in a fork of the bootstrap process before any thread exists or in a fresh Python. The byte formats and
-operations are those of docs/protocol.md.
+Started by boot.py, in a fork of the bootstrap process before any thread exists or in a fresh Python. The byte formats
+and operations are those of docs/protocol.md.
 
 Theory of operation
-1. Processes: the zygote (this file) reads frames and imports nothing of ansible's; a *nursery* (nursery.py) holds the base
-   set imported and forks; *children* (child.py) run one job each; *builders* (builder.py) compile new manifests. The
-   zygote stays small and new, so a nursery for another base set, or after packages changed, costs one fork.
-2. Frames are handled in the order they come. A `run` waits in a queue until its manifest is in the catalogue, a nursery for
-   it is ready and the number of running jobs allows; later jobs may overtake it. `pump` tries the queue whenever
-   one of those changes.
+1. Processes: the zygote (this file) reads frames and imports nothing of ansible's; a *nursery* (nursery.py) holds the
+   base set imported and forks; *children* (child.py) run one job each; *builders* (builder.py) compile new manifests.
+   The zygote stays small and new, so a nursery for another base set, or after packages changed, costs one fork.
+2. Frames are handled in the order they come. A `run` waits in a queue until its manifest is in the catalogue, a
+   nursery for it is ready and the number of running jobs allows; later jobs may overtake it. `pump` tries the
+   queue whenever one of those changes.
 3. A `run` is handed to its child as it came; the zygote reads the header only, and neither parameters nor secrets.
    `execute` forks from the zygote itself, which has little to copy.
-4. A job's reply is sent when its child says it is done, before the child has exited (slots.py tells what else ends a job).
+4. A job's reply is sent when its child says it is done, before the child has exited (slots.py tells what else ends a
+   job).
 5. The end of the input, `retire`, a broken output or a frame above the limit end the zygote: sockets to nurseries
    close, each cuts off its jobs (SIGTERM, SIGKILL half a second later), and so does the zygote with its own children.
 """
@@ -95,7 +96,7 @@ def _free_standard_descriptors(input_fd: int, output_fd: int) -> tuple[int, int]
 
 
 def leave_directory() -> str | None:
-    """Go to `/`, so that no file system is kept busy; return where to go back to, None when that would not be possible."""
+    """Go to `/`, to keep no file system busy; return where to go back to, None when that would be impossible."""
     try:
         directory = os.getcwd()
         os.stat(os.path.join(directory, '.'))
@@ -280,19 +281,20 @@ class Zygote:
         trouble = self._nurseries.trouble.get(bundle.identity)
         if trouble is not None:
             raise BaseSetFailed(f'{trouble["type"]}: {trouble["message"]}')
+        job.started = time.monotonic()
         link = self._nurseries.find(bundle)
+        while link is not None and not self._nurseries.run(link, bundle, job, job.payload):
+            link = self._nurseries.find(bundle)
         if link is None:
             if not self._nurseries.starting():
                 base = self._nurseries.base_for(bundle) or self._catalogue.find(bundle.identity, whole=True)
                 if base is not None:
                     self._nurseries.start(base)
             return False
-        job.started = time.monotonic()
-        self._nurseries.run(link, bundle, job, job.payload)
         job.payload = b''
         self._running[id(job)] = job
         # After the job was sent: forking the next child must not delay this one.
-        self._nurseries.prepare_spare(link)
+        self._nurseries.look_ahead(link, bundle)
         if link.base.identity != self._last:
             self._last = link.base.identity
             self.store.set_last(self._last)
