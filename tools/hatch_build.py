@@ -54,12 +54,13 @@ def carried_files(root: Path) -> list[str]:
     for name in CARRIED:
         top = root / name
         candidates = top.rglob("*") if top.is_dir() else [top]
-        found += [
-            path.relative_to(root).as_posix()
-            for path in candidates
-            if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
-        ]
-    return sorted(found)
+        found += [path.relative_to(root) for path in candidates if path.is_file()]
+    return sorted(path.as_posix() for path in found if not any(map(is_left_behind, path.parts)))
+
+
+def is_left_behind(name: str) -> bool:
+    """Whether a file or directory of this name is what a tool left: byte code, caches, editors' files."""
+    return name == "__pycache__" or name.startswith(".")
 
 
 def files_manifest(root: Path, names: list[str]) -> dict[str, Any]:
