@@ -35,7 +35,7 @@ from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
 from ansible_mitogen_svc.controller.escalation import EscalationRefused
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.session import session_lifecycle
-from ansible_mitogen_svc.controller.target import LOGIN, Answer, JobRefused, Target, Zygote, ZygoteLost
+from ansible_mitogen_svc.controller.target import AGENT, LOGIN, Answer, JobRefused, Target, Zygote, ZygoteGone, ZygoteLost
 from ansible_mitogen_svc.services import bootstrap
 from ansible_mitogen_svc.services.bootstrap import StartFailure
 from ansible_mitogen_svc.services.connection import PREAMBLE_SIZE
@@ -49,6 +49,8 @@ else:
     _Core = object
 
 display = Display()
+#: Seconds that zygotes may take to end.
+RETIRE_TIMEOUT = 10.0
 T = TypeVar("T")
 #: Exit status, standard output, standard error.
 Outcome = tuple[int, bytes, bytes]
@@ -251,6 +253,14 @@ class AcceleratedConnection(_Core):
         except identities.NotBecome as error:
             counters.add("module_runs", "cold", "identity did not start")
             return error.rc if error.rc is not None else 1, error.stdout, error.stderr
+        try:
+            return self._svc_run_in_zygote(target, job, zygote, executable)
+        except ZygoteGone:
+            # Retired, or killed since: start another one.
+            target.forget_zygote(zygote.number)
+            return self._svc_run_in_zygote(target, job, *self._svc_zygote(target, job, command))
+
+    def _svc_run_in_zygote(self, target: Target, job: Job, zygote: Zygote, executable: str) -> Outcome:
         if zygote.number != target.login_number:
             # Steps are the login user's, and two zygotes are not ordered with one another.
             self.svc_flush()
@@ -333,6 +343,12 @@ class AcceleratedConnection(_Core):
         assert zygote is not None
         steps, blobs = self.svc_steps.take(first_blob=0)
         self._svc_guard(lambda: self.svc_call(target, zygote, {"op": "steps", "steps": steps}, blobs))
+
+    def svc_retire_user(self, user: str) -> None:
+        """An account is about to be removed from the target: none of our processes may stand in the way."""
+        target = self.svc_target()
+        if target is not None:
+            self._svc_guard(lambda: target.call(AGENT, {"op": "retire_user", "user": user}, timeout=RETIRE_TIMEOUT))
 
     def svc_cast(self, *step: Any) -> None:
         """Carry out one step without waiting; it is done before whatever is sent to the target next."""

@@ -73,6 +73,10 @@ class ZygoteLost(Exception):
     """A zygote died with the call; the message says how."""
 
 
+class ZygoteGone(ZygoteLost):
+    """A zygote had died before the call reached it: the call can be made again."""
+
+
 class JobRefused(Exception):
     """The zygote could not start a job.
 
@@ -161,7 +165,8 @@ class Target:
         except frames.FrameError as error:
             raise TargetLost(f"malformed answer of the agent: {error}") from error
         if "lost" in answer.header:
-            raise ZygoteLost(_how_it_died(answer.header))
+            kind = ZygoteGone if answer.header.get("undelivered") else ZygoteLost
+            raise kind(_how_it_died(answer.header))
         if "failed_step" in answer.header:
             raise JobRefused(str(answer.header["error"].get("message")), int(answer.header["failed_step"]))
         if "error" in answer.header:

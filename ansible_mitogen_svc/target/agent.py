@@ -61,6 +61,7 @@ class Agent:
             "finish": self.on_finish,
             "resolve": self.on_resolve,
             "abandon": self.on_abandon,
+            "retire_user": self.on_retire_user,
         }
         router.add_handler(self.on_message, handle=frames.AGENT_HANDLE, policy=mitogen.core.has_parent_authority)
 
@@ -121,6 +122,23 @@ class Agent:
         stream.receive_side.keep_alive = False
         self.broker.start_receive(stream)
         return zygote
+
+    def on_retire_user(self, caller, header, blobs):
+        """End the idle zygotes of an account that is about to be removed: userdel refuses while one of its
+        processes runs.
+        """
+        leaving = [zygote for zygote in self.zygotes.values() if self.can_retire(zygote, header["user"])]
+        if not leaving:
+            return caller.answer(frames.pack_payload({}))
+        waiting = Countdown(len(leaving), caller)
+        for zygote in leaving:
+            zygote.retire(waiting)
+
+    @staticmethod
+    def can_retire(zygote, user):
+        if zygote.number == LOGIN_ZYGOTE or zygote.gone is not None or zygote.hello is None or not zygote.idle:
+            return False
+        return frames.unpack_payload(zygote.hello)[0]["user"] == user
 
     # -- identities
 

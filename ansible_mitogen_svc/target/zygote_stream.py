@@ -56,6 +56,7 @@ class ZygoteStream(mitogen.core.Protocol):
         self.identity = None
         self.executable = None
         self.waiting_for_hello = []
+        self.waiting_for_end = []
         self.output = [bytearray(), bytearray()]
         self.errors = b""
         self.conversation = None
@@ -76,12 +77,23 @@ class ZygoteStream(mitogen.core.Protocol):
 
     def forward(self, caller, payload):
         if self.gone is not None:
-            return caller.answer(frames.pack_payload(self.gone))
+            # The call was never delivered: whoever made it may safely make it again elsewhere.
+            return caller.answer(frames.pack_payload(dict(self.gone, undelivered=True)))
         number = 0
         if caller.handle:
             self._next_id = number = self._next_id % 0x7FFFFFFF + 1
             self._pending[number] = caller
         self.write(frames.pack_frame(number, payload))
+
+    def retire(self, caller):
+        """Let the zygote end, and tell `caller` when it and all that it started have ended."""
+        self.waiting_for_end.append(caller)
+        self.write(frames.pack_frame(0, frames.pack_payload({"op": "retire"})))
+
+    @property
+    def idle(self):
+        """Whether nobody waits for an answer of it."""
+        return not self._pending
 
     # -- from the zygote
 
@@ -147,6 +159,8 @@ class ZygoteStream(mitogen.core.Protocol):
         self.waiting_for_hello = []
         for caller in pending:
             caller.answer(lost)
+        for caller in self.waiting_for_end:
+            caller.answer(frames.pack_payload({}))
         self.speak()
 
     def collect(self, attempts):
