@@ -222,6 +222,7 @@ def test_hits_need_no_pool_thread(router, open_pool, local):
     blocked = call_async(pool, actors.Plain, "wait")
     assert plain.entered.acquire(timeout=20)
     assert child.call(actors.call_master, EXPENSIVE, "produce", times=100, key="k")[99]["execution"] == 1
+    assert not blocked.done()  # the pool's only thread was in that call all the time
     plain.gate.set()
     blocked.result(20)
     assert pool.statistics().services[EXPENSIVE].methods["produce"].deduplicated == 101

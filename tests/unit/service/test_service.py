@@ -244,6 +244,23 @@ def test_receivers_can_be_added_to_a_services_select_and_removed_at_run_time(rou
     assert first.get(timeout=1).unpickle() == 3
 
 
+def test_what_was_removed_from_the_select_is_not_delivered_although_it_had_announced_a_message(router, open_pool):
+    plain, listener = actors.Plain(router), actors.Listener(router)
+    pool = open_pool(plain, listener, size=1)
+    call_async(pool, actors.Plain, "wait")
+    assert plain.entered.acquire(timeout=20)
+    removed, kept = mitogen.core.Latch(), mitogen.core.Latch()
+    for latch in (removed, kept):
+        listener.select.add(latch)
+        latch.put("message")
+    listener.select.remove(removed)
+    plain.gate.set()
+    assert listener.arrived.acquire(timeout=20)
+    assert call(pool, actors.Plain, "double", number=1) == 2
+    assert listener.events == [(kept, "message")]
+    assert removed.get(block=False) == "message"
+
+
 def test_a_latch_in_the_select_is_delivered_too(router, open_pool):
     service = actors.Listener(router)
     open_pool(service)

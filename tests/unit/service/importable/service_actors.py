@@ -385,3 +385,21 @@ def call_many(service, caller, count, router=None):
         if answer != (caller, number):
             wrong.append((number, answer))
     return wrong
+
+
+@mitogen.core.takes_router
+def errors_and_values_until(service, first, second, router=None):
+    """Like replies_until, for calls of which some fail: reads on until the value of the second has come."""
+    receiver = mitogen.core.Receiver(router)
+    for method, kwargs in (first, second):
+        request = (service, method, mitogen.core.Kwargs(kwargs))
+        router.route(mitogen.core.Message.pickled(
+            request, handle=mitogen.core.CALL_SERVICE, dst_id=0, reply_to=receiver.handle
+        ))
+    answers = []
+    while not answers or isinstance(answers[-1], str) or receiver.size():
+        try:
+            answers.append(receiver.get().unpickle())
+        except mitogen.core.CallError as exc:
+            answers.append(f"error: {exc}")
+    return answers
