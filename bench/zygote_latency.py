@@ -22,7 +22,7 @@ from collections.abc import Callable
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests' / 'unit' / 'target')]
 
-import zygote_client
+import zygote_client  # noqa: E402  found only now
 
 PAUSE = 0.015
 """Between jobs, so that the spare child is there: what a playbook's controller takes anyway."""
@@ -36,9 +36,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         target = pathlib.Path(directory, 'file')
         target.write_text('a line\n')
-        names = [('ping', {}), ('command', {'_raw_params': 'true'}), ('stat', {'path': '/etc/passwd', 'get_mime': False}),
-                 ('file', {'path': str(target), 'mode': '0644'}), ('lineinfile', {'path': str(target), 'line': 'a line'}),
-                 ('setup', {'gather_subset': 'min'})]
+        names = [('ping', {}), ('command', {'_raw_params': 'true'}),
+                 ('stat', {'path': '/etc/passwd', 'get_mime': False}), ('file', {'path': str(target), 'mode': '0644'}),
+                 ('lineinfile', {'path': str(target), 'line': 'a line'}), ('setup', {'gather_subset': 'min'})]
         modules = zygote_client.build(sys.executable, names)
         store = str(pathlib.Path(directory, 'store'))
         print(f'target {options.python}')
@@ -72,7 +72,8 @@ def _report_module(name: str, module: zygote_client.Module, python: str, store: 
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / (runs + 1) * 1e3
     times.sort()
-    print(f'{name:12} {first:8.2f} {times[0]:8.2f} {statistics.median(times):8.2f} {times[int(runs * 0.9)]:8.2f} {cpu:8.2f}')
+    figures = (first, times[0], statistics.median(times), times[int(runs * 0.9)], cpu)
+    print(f'{name:12}' + ''.join(f' {figure:8.2f}' for figure in figures))
 
 
 def _timed(run: Callable[[], zygote_client.Reply]) -> float:

@@ -31,21 +31,19 @@ from ansible_mitogen_svc.wire import frames
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterable
     from typing import Any, NoReturn
 
     from ansible_mitogen_svc.target.loader import Image
 
-OWN_PACKAGES = ('ansible_mitogen_svc', 'mitogen')
-
-
-def become_child(sock: socket.socket, output: int, errors: int) -> None:
-    """Make a newly forked process independent: of the zygote only its own socket (close-on-exec) stays open."""
+def become_child(null: int, output: int, errors: int, closing: Iterable[int]) -> None:
+    """Make a newly forked process independent: standard streams on these descriptors, `closing` closed."""
     process.reset_signals()
     os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
     for descriptor, standard in ((null, 0), (output, 1), (errors, 2)):
         os.dup2(descriptor, standard)
-    process.close_all_but([sock.fileno()])
+    for descriptor in closing:
+        os.close(descriptor)
     process.set_title('svc-job')
 
 
@@ -72,7 +70,6 @@ def run_child(sock: socket.socket, image: Image, directory: str | None) -> NoRet
     except Exception as error:
         wire.send({'error': describe(error)})
         os._exit(1)
-    _forget_ourselves()
     rc = _run(image.root, arguments)
     _answer(wire, owner, rc)
     os._exit(rc)
@@ -103,6 +100,9 @@ def prepare(header: dict[str, Any], blobs: list[bytes], directory: str | None) -
     environment = header.get('environment')
     if environment:
         os.environ.update(environment)
+        tempfile: Any = sys.modules.get('tempfile')
+        if tempfile is not None:
+            tempfile.tempdir = None  # found out again, from this environment
         if 'TZ' in environment:
             time.tzset()
     if header.get('umask') is not None:
@@ -148,16 +148,6 @@ def _module_arguments(header: dict[str, Any], blobs: list[bytes]) -> dict[str, A
         arguments['secrets'] = frozenset(arguments['secrets'])  # 2.22 declares a frozenset; JSON has none
     arguments.update(module_fqn=header['module'], json_params=blobs[0])
     return arguments
-
-
-def _forget_ourselves() -> None:
-    """Let the module see the modules and finders of a fresh Python, not ours."""
-    own = sys.modules.get('ansible_mitogen_svc.target.zygote')
-    finder = getattr(getattr(own, '__spec__', None), 'loader', None)
-    if finder in sys.meta_path:
-        sys.meta_path.remove(finder)
-    for name in [name for name in sys.modules if name.partition('.')[0] in OWN_PACKAGES]:
-        del sys.modules[name]
 
 
 def _run(root: str, arguments: dict[str, Any]) -> int:

@@ -63,7 +63,8 @@ class Executions:
     def _become(self, slot: Slot, theirs: socket.socket, payload: bytes) -> NoReturn:
         wire = process.Wire(theirs)
         try:
-            child.become_child(theirs, slot.output, slot.errors)
+            # Everything else is close-on-exec.
+            child.become_child(os.open(os.devnull, os.O_RDWR), slot.output, slot.errors, ())
             header, blobs = frames.unpack_payload(payload)
             child.prepare(header, blobs, self._directory)
             if blobs and blobs[0]:

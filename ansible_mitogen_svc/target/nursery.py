@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from ansible_mitogen_svc.target.bundle import Bundle
 
+OWN_PACKAGES = ('ansible_mitogen_svc', 'mitogen')
+
 GRACE = 0.5
 """Seconds between SIGTERM and SIGKILL for jobs that are cut off."""
 
@@ -66,6 +68,9 @@ class Nursery:
         self._image = Image(root)
         self._base = base
         self._directory = directory
+        self._null = os.open(os.devnull, os.O_RDWR)
+        self._closing: list[int] = []
+        """What a child closes, beside what came with its slot: everything that a new Python would not have open."""
         self._children: dict[int, int] = {}
         """Numbers of the slots in use, by the pid of the child."""
 
@@ -78,13 +83,15 @@ class Nursery:
             sys.path.insert(0, self._image.root)
             signature = self._image.preload()
             sys.path.remove(self._image.root)
+            _forget_ourselves()
         except BaseException as error:
             self._wire.send({'failed': child.describe(error)})
             raise
         self._wire.send({'ready': signature})
         gc.collect()
         gc.freeze()
-        wakeup = process.watch_children()
+        wakeup, writer = process.watch_children()
+        self._closing = [self._null, wakeup, writer]
         poll = select.poll()
         poll.register(self._wire.fileno(), select.POLLIN)
         poll.register(wakeup, select.POLLIN)
@@ -129,8 +136,8 @@ class Nursery:
             return
         try:
             sock = socket.socket(fileno=descriptors[0])
-            child.become_child(sock, descriptors[1], descriptors[2])
-            self._wire.socket.detach()
+            closing = [self._wire.socket.detach(), *descriptors[1:], *self._closing]
+            child.become_child(self._null, descriptors[1], descriptors[2], closing)
             child.run_child(sock, self._image, self._directory)
         finally:
             os._exit(70)
@@ -169,6 +176,16 @@ def _signal_groups(leaders: list[int], number: int) -> None:
             os.killpg(pid, number)
         except OSError:
             pass
+
+
+def _forget_ourselves() -> None:
+    """Let modules see the modules and finders of a fresh Python, not ours. In a child it would cost each job 0.5 ms."""
+    own = sys.modules.get('ansible_mitogen_svc.target.zygote')
+    finder = getattr(getattr(own, '__spec__', None), 'loader', None)
+    if finder in sys.meta_path:
+        sys.meta_path.remove(finder)
+    for name in [name for name in sys.modules if name.partition('.')[0] in OWN_PACKAGES]:
+        del sys.modules[name]
 
 
 def _look_like_a_script() -> None:

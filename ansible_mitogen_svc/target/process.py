@@ -94,12 +94,12 @@ def reset_signals() -> None:
             signal.signal(number, handler)
 
 
-def watch_children() -> int:
-    """Have a byte written for every SIGCHLD; return the descriptor to read them from."""
+def watch_children() -> tuple[int, int]:
+    """Have a byte written for every SIGCHLD; return the descriptors to read them from and they are written to."""
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, 'pipe2') else _plain_pipe()
     signal.signal(signal.SIGCHLD, _note_child)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    return reader
+    return reader, writer
 
 
 def _plain_pipe() -> tuple[int, int]:

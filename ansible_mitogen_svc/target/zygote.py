@@ -138,7 +138,7 @@ class Zygote:
 
     def serve(self) -> NoReturn:
         """Say hello, preload what the last zygote of this store preloaded, and work until the input ends."""
-        wakeup = process.watch_children()
+        wakeup, _ = process.watch_children()
         self.watch(wakeup, lambda: self._reap(wakeup))
         self.watch(self._input, self._read)
         self._output.send(0, self._hello())

@@ -14,7 +14,8 @@ _BODIES = {
     'exit_text': 'def main():\n    sys.exit("a text to stderr")\n',
     'exit_big': 'def main():\n    sys.exit(259)\n',
     'exit_hard': 'def main():\n    print("lost?", flush=True)\n    os._exit(7)\n',
-    'prints_much': 'def main():\n    sys.stdout.write("x" * 20971520)\n    sys.stderr.write("y" * 3000000)\n    sys.exit(0)\n',
+    'prints_much': 'def main():\n    sys.stdout.write("x" * 20971520)\n    sys.stderr.write("y" * 3000000)\n'
+                   '    sys.exit(0)\n',
     'not_utf8': 'def main():\n    sys.stdout.flush()\n    os.write(1, bytes(range(256)))\n    sys.exit(0)\n',
     'killed': 'def main():\n    print("before", flush=True)\n    os.kill(os.getpid(), signal.SIGKILL)\n',
     'kills_group': 'def main():\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    os.killpg(0, signal.SIGTERM)\n'
@@ -66,7 +67,7 @@ def main():
         umask=os.umask(0o22), main=sorted(n for n in dir(sys.modules['__main__']) if n.startswith('_m')),
         session=os.getsid(0) == os.getpid(), pipe=str(signal.getsignal(signal.SIGPIPE)),
         handlers=[str(signal.getsignal(n)) for n in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP)],
-        path=[p for p in sys.path if not p.endswith('.zip')], fds=len(os.listdir('/proc/self/fd')) if 0 else 0,
+        path=[p for p in sys.path if not p.endswith('.zip')],
         threads=threading.active_count(), preferred=locale.getpreferredencoding(), recursion=sys.getrecursionlimit(),
         own=[n for n in sys.modules if n.startswith(('mitogen', 'ansible_mitogen'))], flags=str(sys.flags),
         frozen=hasattr(sys, 'frozen'), name=__name__, package=str(__package__), spec=__spec__.name,
@@ -85,8 +86,8 @@ def main():
         names = sorted(archive.namelist())
         site = b'sys.path.insert(0' in archive.read('sitecustomize.py')
     env = dict(os.environ, PYTHONPATH=root)
-    child = subprocess.run([sys.executable, '-c', 'import ansible.module_utils.basic as b; print(b.__file__.endswith("basic.py"))'],
-                           env=env, stdout=subprocess.PIPE).stdout.decode()
+    code = 'import ansible.module_utils.basic as b; print(b.__file__.endswith("basic.py"))'
+    child = subprocess.run([sys.executable, '-c', code], env=env, stdout=subprocess.PIPE).stdout.decode()
     try:
         source = inspect.getsource(main)[:9]
     except OSError as error:
@@ -102,7 +103,7 @@ def main():
         respawn=len(inspect.getsource(respawn.respawn_module)) > 100,
         data=len(pkgutil.get_data('ansible.module_utils', 'basic.py')) > 1000,
         walk=sorted(n for _, n, _ in pkgutil.iter_modules(utils.__path__) if not n.startswith('_')),
-        imported=zipimport.zipimporter(root).find_spec('ansible') is not None if hasattr(zipimport.zipimporter, 'find_spec') else True)
+        imported=len(zipimport.zipimporter(root).get_data('ansible/module_utils/basic.py')) > 1000)
 ''',
     'respawns': '''
 from ansible.module_utils.common.respawn import has_respawned, respawn_module
@@ -120,7 +121,8 @@ def main():
 ''',
     'deprecates': '''
 def main():
-    module = AnsibleModule({'old': {'type': 'str', 'removed_in_version': '9.9', 'removed_from_collection': 'ansible.builtin'}})
+    module = AnsibleModule({'old': {'type': 'str', 'removed_in_version': '9.9',
+                                    'removed_from_collection': 'ansible.builtin'}})
     module.deprecate('this is old', version='9.9', collection_name='ansible.builtin')
     module.warn('careful')
     module.exit_json()

@@ -12,8 +12,8 @@ import pytest
 from ansible_mitogen_svc.target import steps
 
 
-@pytest.mark.parametrize('mode', ['u+rwx', 'u+rX', 'go-rwx', 'a+rX', '+x', '-w', 'u=rw,g=r,o=', 'ug+s', '+t', 'u-x+w', '755',
-                                  'o=x', 'a=', 'g+w,o-r', '=r', 'u+rwx,g-rwx,o-rwx'])
+@pytest.mark.parametrize('mode', ['u+rwx', 'u+rX', 'go-rwx', 'a+rX', '+x', '-w', 'u=rw,g=r,o=', 'ug+s', '+t', 'u-x+w',
+                                  '755', 'o=x', 'a=', 'g+w,o-r', '=r', 'u+rwx,g-rwx,o-rwx'])
 @pytest.mark.parametrize('kind', ['file', 'program', 'directory'])
 def test_a_symbolic_mode_means_what_it_means_to_chmod(mode: str, kind: str, tmp_path: pathlib.Path) -> None:
     paths = [tmp_path / 'ours', tmp_path / 'theirs']

@@ -129,7 +129,8 @@ def test_a_bundle_is_opened_only_when_it_is_whole_and_the_one_asked_for() -> Non
     space: dict[str, object] = {}
     exec(opened.code('a.py'), space)
     assert space['x'] == 5
-    assert ('a.py' in opened, 'b.py' in opened, list(opened.paths()), opened.covers({})) == (True, False, ['a.py'], True)
+    assert ('a.py' in opened, 'b.py' in opened, opened.covers({})) == (True, False, True)
+    assert list(opened.paths()) == ['a.py']
     assert bundle.open_bundle('0' * 64, data) is None
     for broken in (None, b'', data[:20], data[:-1], data + b'x', data[:50] + b'\0' + data[51:]):
         assert bundle.open_bundle(identity, broken) is None

@@ -206,7 +206,8 @@ def test_steps_run_in_order_before_the_module_and_a_failing_one_stops_it(
     assert failed.header['failed_step'] == 0
     assert failed.header['error']['errno'] == 17
     assert 'rc' not in failed.header
-    assert zygote.call({'op': 'steps', 'steps': [['remove', str(tmp_path / 'new')], ['remove', '/nowhere/x']]}).header == {}
+    removals = [['remove', str(tmp_path / 'new')], ['remove', '/nowhere/x']]
+    assert zygote.call({'op': 'steps', 'steps': removals}).header == {}
     assert not (tmp_path / 'new').exists()
 
 
@@ -266,7 +267,6 @@ def test_more_jobs_than_memory_allows_wait_for_their_turn(
         assert (seen['jobs'], seen['waiting']) == (4, 6)
         replies = [zygote.wait(call) for call in calls]
         assert {reply.header['rc'] for reply in replies} == {0}
-        assert [reply.arrived for reply in replies] == sorted(reply.arrived for reply in replies) or True
         assert max(reply.arrived for reply in replies) - min(reply.arrived for reply in replies) > 0.6
 
 
@@ -336,20 +336,20 @@ def test_a_frame_above_the_limit_ends_the_zygote_with_an_error_frame(zygote: Zyg
 
 def test_nonsense_requests_get_an_error_and_harm_nothing(
         pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
-    for header in ({}, {'op': 'dance'}, {'op': 'run'}, {'op': 'run', 'manifest': '../../etc'}, {'op': 'steps', 'steps': 3},
-                   {'op': 'run', 'manifest': 5}, {'op': 'install', 'manifest': 'x'}, {'op': 'execute', 'argv': []}):
+    for header in ({}, {'op': 'dance'}, {'op': 'run'}, {'op': 'run', 'manifest': '../../etc'},
+                   {'op': 'run', 'manifest': 5}, {'op': 'steps', 'steps': 3}, {'op': 'install', 'manifest': 'x'},
+                   {'op': 'execute', 'argv': []}):
         assert 'error' in zygote.call(header).header, header
     ping = build(pair[1], 'ping')
     zygote.install(ping)
-    assert 'error' in zygote.call(dict(ping.header, arguments={'profile': 3, 'nonsense': 1}), [ping.parameters]).header or True
     assert zygote.run(ping).header['rc'] == 0
 
 
 def test_an_interpreter_replaced_on_disk_is_an_error_that_says_so(
         pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
     ping = build(pair[1], 'ping')
-    with ZygoteProcess(pair[0], str(tmp_path / 'store'), prelude=f'import sys; sys.executable = {str(tmp_path / "py")!r}; '
-                       f'open(sys.executable, "w").close()') as zygote:
+    prelude = f'import sys; sys.executable = {str(tmp_path / "py")!r}; open(sys.executable, "w").close()'
+    with ZygoteProcess(pair[0], str(tmp_path / 'store'), prelude=prelude) as zygote:
         zygote.install(ping)
         assert zygote.run(ping).header['rc'] == 0
         os.utime(tmp_path / 'py', (1, 1))
