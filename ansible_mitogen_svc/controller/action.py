@@ -67,8 +67,9 @@ class AcceleratedAction(_Core):
 
     def _svc_make_way(self, module_name: str, module_args: Any, *unused: Any, **more: Any) -> None:
         """End our own processes where they would be noticed: a process of a user keeps the user from being removed."""
-        if module_name.rpartition(".")[2] == "user" and module_args.get("state") == "absent" and module_args.get("name"):
-            self._connection.svc_retire_user(str(module_args["name"]))
+        name = module_args.get("name")
+        if name and module_name.rpartition(".")[2] == "user" and module_args.get("state") == "absent":
+            self._connection.svc_retire_user(str(name))
 
     def _compute_environment_string(self, raw_environment_out: dict[str, Any] | None = None) -> Any:
         raw: dict[str, Any] = {} if raw_environment_out is None else raw_environment_out
@@ -122,7 +123,7 @@ class AcceleratedAction(_Core):
             self._svc_bits = None
             return None
         self._svc_bits = None
-        if self._connection.svc_unavailable is not None:
+        if self._connection.svc_target() is None:
             return self._svc_count("core", f"no agent: {self._connection.svc_unavailable}")
         environment = self._svc_environment or {}
         startup = sorted(name for name in environment if _STARTUP_VARIABLES.match(name))

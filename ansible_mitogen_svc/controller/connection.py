@@ -18,9 +18,12 @@ Theory of operation
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import os
+import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -35,7 +38,16 @@ from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
 from ansible_mitogen_svc.controller.escalation import EscalationRefused
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.session import session_lifecycle
-from ansible_mitogen_svc.controller.target import AGENT, LOGIN, Answer, JobRefused, Target, Zygote, ZygoteGone, ZygoteLost
+from ansible_mitogen_svc.controller.target import (
+    AGENT,
+    LOGIN,
+    Answer,
+    JobRefused,
+    Target,
+    Zygote,
+    ZygoteGone,
+    ZygoteLost,
+)
 from ansible_mitogen_svc.services import bootstrap
 from ansible_mitogen_svc.services.bootstrap import StartFailure
 from ansible_mitogen_svc.services.connection import PREAMBLE_SIZE
@@ -116,6 +128,8 @@ class AcceleratedConnection(_Core):
     svc_steps: Steps
     #: The target of this task's latest command.
     svc_last_target: Target | None
+    #: A connection attempt in a thread of its own.
+    svc_under_way: Future[Target | None] | None
     #: Why no agent runs on this target; None while nothing is known against it.
     svc_unavailable: str | None
 
@@ -126,6 +140,9 @@ class AcceleratedConnection(_Core):
 
         :raises AnsibleError: the connection failed, in core's words.
         """
+        under_way, self.svc_under_way = self.svc_under_way, None
+        if under_way is not None:
+            return under_way.result()
         if self.svc_unavailable is not None:
             return None
         session = session_lifecycle.current()
@@ -151,6 +168,25 @@ class AcceleratedConnection(_Core):
         _known_keys[settings] = found[-1].key
         self.svc_last_target = found[-1]
         return found[-1]
+
+    def svc_begin(self) -> None:
+        """Start connecting, when that is still to be done, and return at once; `svc_target` gives the outcome.
+
+        While ssh logs in, core packs the module: together they are most of what a run's first task takes.
+        """
+        if self.svc_last_target is not None or self.svc_unavailable is not None or self.svc_under_way is not None:
+            return
+        context = contextvars.copy_context()
+        found: Future[Target | None] = Future()
+
+        def connect() -> None:
+            try:
+                found.set_result(context.run(self.svc_target))
+            except BaseException as error:
+                found.set_exception(error)
+
+        threading.Thread(target=connect, name="svc-connect", daemon=True).start()
+        self.svc_under_way = found
 
     def _svc_remote_command(self) -> str:
         interpreters, exact = self._svc_interpreters()
@@ -180,10 +216,16 @@ class AcceleratedConnection(_Core):
     # -- core's interface
 
     def is_pipelining_enabled(self, wrap_async: bool = False) -> bool:
-        """Modules need no file on the target; where no agent can run, what the plugin itself says."""
-        if wrap_async or self.svc_target() is None:
+        """Modules need no file on the target; where no agent can run, what the plugin itself says.
+
+        A become plugin that cannot pipeline must have the true answer, and so waits for the connection.
+        """
+        if wrap_async:
             return bool(super().is_pipelining_enabled(wrap_async))
-        return True
+        if self.become is None or self.become.pipelining:
+            self.svc_begin()
+            return True
+        return self.svc_target() is not None or bool(super().is_pipelining_enabled(wrap_async))
 
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> Outcome:
         """Run what core composed; see the module."""
@@ -395,5 +437,6 @@ def accelerated(connection: Any, inventory_host: str) -> Any:
     replacement.svc_job = None
     replacement.svc_steps = Steps()
     replacement.svc_last_target = None
+    replacement.svc_under_way = None
     replacement.svc_unavailable = None
     return replacement

@@ -76,7 +76,7 @@ def password_source(connection: Any, argv: list[bytes]) -> Iterator[PasswordSour
 
 
 def _clean_up(connection: Any) -> None:
-    """The plugin's own cleaning up: the pipe that we replace by one in the process that starts ssh, and shared memory."""
+    """The plugin's own cleaning up: its pipe (whoever starts ssh makes another) and shared memory."""
     for descriptor in connection.sshpass_pipe or ():
         with contextlib.suppress(OSError):
             os.close(descriptor)
@@ -99,7 +99,8 @@ def explain_host_key(connection: Any, argv: list[bytes], returncode: int | None,
         or b"read_passphrase: can't open /dev/tty" in stderr
         or b"Host key verification failed" in stderr
     )
-    if password and failed and connection.get_option("password_mechanism") and connection.get_option("host_key_checking"):
+    checked = connection.get_option("password_mechanism") and connection.get_option("host_key_checking")
+    if password and failed and checked:
         raise AnsibleError(
             "Using a SSH password instead of a key is not possible because Host Key checking is enabled. "
             "Please add this host's fingerprint to your known_hosts file to manage this host."

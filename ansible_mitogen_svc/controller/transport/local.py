@@ -30,7 +30,8 @@ class LocalTransport:
 
     def establish(self, connection: Any, command: str, start: Callable[[ConnectionPlan], None]) -> None:
         """See `Transport`."""
-        start(ConnectionPlan(key="local", name="local", argv=(_executable().encode(), b"-c", b"exec " + command.encode())))
+        argv = (_executable().encode(), b"-c", b"exec " + command.encode())
+        start(ConnectionPlan(key="local", name="local", argv=argv))
 
     def shell(self, hello: Hello) -> str:
         """See `Transport`: core's plugin starts commands with the configured shell, not the user's."""
