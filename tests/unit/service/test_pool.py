@@ -104,9 +104,12 @@ def test_a_methods_deadline_answers_its_callers(router, open_pool, connect):
 def test_a_late_value_is_dropped_a_caller_has_one_answer(router, open_pool, local):
     service = actors.Plain(router)
     pool = open_pool(service, size=1)
-    threading.Timer(0.5, service.gate.set).start()
-    child = local()
-    answers = child.call(actors.errors_and_values_until, PLAIN, ("impatient", {}), ("double", {"number": 4}))
+    reply = local().call_async(actors.errors_and_values_until, PLAIN, ("impatient", {}), ("double", {"number": 4}))
+    eventually(lambda: "impatient" in pool.statistics().services[PLAIN].methods)
+    eventually(lambda: pool.statistics().services[PLAIN].methods["impatient"].in_flight == 1)
+    time.sleep(1)  # its deadline is 0.2 seconds
+    service.gate.set()
+    answers = reply.get().unpickle()
     assert [str(answer)[:2] for answer in answers] == ["er", "8"] and "DeadlineExceeded" in answers[0]
     assert pool.statistics().pending == 0
 
