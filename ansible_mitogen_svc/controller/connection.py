@@ -48,6 +48,7 @@ from ansible_mitogen_svc.controller.target import (
     ZygoteGone,
     ZygoteLost,
 )
+from ansible_mitogen_svc.controller.workers.gate import fork_gate
 from ansible_mitogen_svc.services import bootstrap
 from ansible_mitogen_svc.services.bootstrap import StartFailure
 from ansible_mitogen_svc.services.connection import PREAMBLE_SIZE
@@ -142,7 +143,8 @@ class AcceleratedConnection(_Core):
         """
         under_way, self.svc_under_way = self.svc_under_way, None
         if under_way is not None:
-            return under_way.result()
+            with fork_gate.blocking():
+                return under_way.result()
         if self.svc_unavailable is not None:
             return None
         session = session_lifecycle.current()

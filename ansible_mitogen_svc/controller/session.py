@@ -42,6 +42,7 @@ from ansible_mitogen_svc.controller.listener import WorkerListener
 from ansible_mitogen_svc.controller.payload import Manifest, PayloadSplitter
 from ansible_mitogen_svc.controller.target import Hello, Target
 from ansible_mitogen_svc.controller.worker_session import WorkerSession
+from ansible_mitogen_svc.controller.workers.gate import fork_gate
 from ansible_mitogen_svc.services.connection import ConnectionService
 from ansible_mitogen_svc.services.link import AnswerTimeout, Link, TargetLost
 from ansible_mitogen_svc.services.module_cache import ModuleCacheService
@@ -80,7 +81,8 @@ class Session(Targets):
         if known is not None:
             return known
         try:
-            connected = service.call(self.pool, ConnectionService, "connect", **plan_arguments(plan))
+            with fork_gate.blocking():
+                connected = service.call(self.pool, ConnectionService, "connect", **plan_arguments(plan))
         except service.CallFailed as error:
             raise start_failure(error) from None
         self.connections.used_for(plan.key, host)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ansible_mitogen_svc.controller.payload import Manifest
+from ansible_mitogen_svc.controller.workers.gate import fork_gate
 from ansible_mitogen_svc.services.link import Link, TargetLost
 from ansible_mitogen_svc.statistics import counters
 from ansible_mitogen_svc.wire import frames
@@ -161,7 +162,9 @@ class Target:
         round_trips.count += 1
         pending = self._link.ask(self.context_id, frames.pack_target(number, frames.pack_payload(header, blobs)))
         try:
-            answer = Answer(*frames.unpack_payload(pending.get(timeout)))
+            with fork_gate.blocking():
+                data = pending.get(timeout)
+            answer = Answer(*frames.unpack_payload(data))
         except frames.FrameError as error:
             raise TargetLost(f"malformed answer of the agent: {error}") from error
         if "lost" in answer.header:
