@@ -157,25 +157,31 @@ class Nursery:
 
 
 def end_groups(leaders: list[int]) -> None:
-    """Terminate process groups; those with a leader that is still there after GRACE are killed."""
+    """Terminate process groups; those with a process that is still there after GRACE are killed."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _signal_groups(leaders, signal.SIGTERM)
     deadline = time.monotonic() + GRACE
     left = set(leaders)
     while left and time.monotonic() < deadline:
-        left -= {pid for pid, _ in process.exited_children()}
+        process.exited_children()
+        # A leader that was waited for keeps its number only as long as its group has members.
+        left = set(_signal_groups(list(left), 0))
         if left:
             time.sleep(0.01)
-    _signal_groups(leaders, signal.SIGKILL)
+    _signal_groups(list(left), signal.SIGKILL)
 
 
-def _signal_groups(leaders: list[int], number: int) -> None:
+def _signal_groups(leaders: list[int], number: int) -> list[int]:
+    """Send a signal to process groups; return the leaders of those that exist."""
+    found = []
     for pid in leaders:
         try:
             os.killpg(pid, number)
+            found.append(pid)
         except OSError:
             pass
+    return found
 
 
 def _forget_ourselves() -> None:
