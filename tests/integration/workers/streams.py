@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Compares the callback event streams of two runs of one playbook: per host in order, the rest in order.
+
+Volatile values are named here. What hosts do relative to each other is not compared: it differs between two runs of
+core as well.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+#: Keys of results whose values differ from run to run.
+VOLATILE = frozenset(
+    "start end delta atime mtime ctime ino inode uuid pid ansible_job_id results_file started finished src "
+    "ansible_date_time invocation stat md5sum checksum ansible_facts_gathered".split()
+)
+_PATTERNS = (
+    (re.compile(r"ansible-tmp-[\d.-]+"), "ansible-tmp"),
+    (re.compile(r"ansible-local-\w+"), "ansible-local"),
+    (re.compile(r"\b0x[0-9a-f]+"), "0x"),
+    (re.compile(r"\bj?\d{8,}\.\d+"), "job"),
+    (re.compile(r"run-\w+-of"), "run-of"),
+    (re.compile(r"\d+:\d+:\d+\.\d+"), "time"),
+    (re.compile(r"/tmp/[\w/-]*tmp\w{6,}"), "temporary"),
+    (re.compile(r"ansible_mitogen\.svc\.(ssh|local)\b"), r"\1"),
+)
+
+Event = dict[str, Any]
+
+
+def read(path: Any) -> list[Event]:
+    """The events in a file of the event_stream callback."""
+    with open(path) as file:
+        return [json.loads(line) for line in file]
+
+
+def normalized(value: Any) -> Any:
+    """`value` without what differs from run to run."""
+    if isinstance(value, dict):
+        return {normalized(key): normalized(item) for key, item in value.items() if key not in VOLATILE}
+    if isinstance(value, list):
+        return [normalized(item) for item in value]
+    if isinstance(value, str):
+        for pattern, replacement in _PATTERNS:
+            value = pattern.sub(replacement, value)
+    return value
+
+
+def _by_host(events: Iterable[Event], lockstep: bool) -> dict[str, list[str]]:
+    streams: dict[str, list[str]] = defaultdict(list)
+    for event in events:
+        kept = {key: item for key, item in event.items() if key != "thread"}
+        if not lockstep and event["event"] in ("v2_playbook_on_task_start", "v2_playbook_on_include"):
+            streams[event["event"]].append(json.dumps(normalized(kept), sort_keys=True))
+        else:
+            streams[event.get("host", "")].append(json.dumps(normalized(kept), sort_keys=True))
+    if not lockstep:
+        for name in ("v2_playbook_on_task_start", "v2_playbook_on_include"):
+            streams[name].sort()
+    return streams
+
+
+def differences(core: Iterable[Event], ours: Iterable[Event], lockstep: bool = True) -> list[str]:
+    """One line for each event that is not the same in both. Empty: the runs cannot be told apart.
+
+    :param lockstep: whether the order of tasks is the same in each run (linear), or a matter of chance (free).
+    """
+    found = []
+    first, second = _by_host(core, lockstep), _by_host(ours, lockstep)
+    for name in sorted(first.keys() | second.keys()):
+        left, right = first.get(name, []), second.get(name, [])
+        for index in range(max(len(left), len(right))):
+            a = left[index] if index < len(left) else "(nothing)"
+            b = right[index] if index < len(right) else "(nothing)"
+            if a != b:
+                at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), 0)
+                start = max(0, at - 120)
+                found.append(f"{name or 'run'}[{index}]:\n  core: {a[start : at + 160]}\n  ours: {b[start : at + 160]}")
+    return found

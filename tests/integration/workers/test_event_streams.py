@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The callback events of a run are those of core: nothing lost, added, changed or put in another order for a host."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import OURS, Lab
+from streams import differences
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def check(found: list[str]) -> None:
+    assert not found, f"{len(found)} events differ\n" + "\n".join(found[:5])
+
+
+def test_a_playbook_that_mixes_everything_gives_the_event_stream_of_core(every_core: Lab) -> None:
+    core, ours = every_core.both("mixed.yml", "linear")
+    check(differences(core.events, ours.events))
+    assert core.returncode == ours.returncode == 2
+    assert set(ours.tasks) == {"inline", "thread", "fork"}
+    assert ours.tasks["fork"] == {"lookup:pipe": 16}
+
+
+def test_modules_in_threads_and_processes_give_the_event_stream_of_core(every_core: Lab) -> None:
+    core, ours = every_core.both("modules.yml", "linear", hosts=4, forks=4)
+    check(differences(core.events, ours.events))
+    assert core.returncode == ours.returncode == 0
+    assert ours.tasks["thread"]["remote"] > 20
+    assert ours.tasks["fork"] == {"timeout": 4, "lookup:pipe": 2}
+
+
+def test_with_worker_processes_only_the_event_stream_is_that_of_core(every_core: Lab) -> None:
+    core, ours = every_core.both("mixed.yml", "linear", ANSIBLE_MITOGEN_SVC_TASK_WORKERS="fork")
+    check(differences(core.events, ours.events))
+    assert list(ours.tasks) == ["fork"]
+
+
+def test_check_mode_and_diff_mode_give_the_event_stream_of_core(lab: Lab) -> None:
+    core, ours = lab.both("modules.yml", "linear", "--check", "--diff", hosts=2, forks=2)
+    check(differences(core.events, ours.events))
+
+
+def test_starting_at_a_task_gives_the_event_stream_of_core(lab: Lab) -> None:
+    core, ours = lab.both("mixed.yml", "linear", "--start-at-task", "the last", hosts=4, forks=4)
+    check(differences(core.events, ours.events))
+    assert any(event.get("task") == "the last" for event in ours.events)
+
+
+def test_step_mode_asks_the_same_questions_and_gives_the_event_stream_of_core(lab: Lab) -> None:
+    play = lab.write("- hosts: many\n  gather_facts: false\n  tasks:\n" + "    - debug: {msg: '{{ n }}'}\n" * 4)
+    core, ours = lab.both(play, "linear", "--step", hosts=2, forks=2, stdin="y\nn\nc\n")
+    check(differences(core.events, ours.events))
+    assert ours.output.count("Perform task") == core.output.count("Perform task") > 3
+
+
+def test_a_loop_of_a_thousand_items_loses_none(lab: Lab) -> None:
+    play = lab.write(
+        "- hosts: many\n  gather_facts: false\n  tasks:\n"
+        "    - {name: long, debug: {msg: '{{ item }}'}, loop: '{{ range(1000) | list }}', register: all}\n"
+        "    - {name: count, debug: {msg: '{{ all.results | length }}'}}\n"
+    )
+    run = lab.run(play, OURS + "linear", hosts=2, forks=2)
+    items = [each["result"]["item"] for each in run.events if each["event"] == "v2_runner_item_on_ok"]
+    assert sorted(items) == sorted(2 * list(range(1000)))
+    assert {result["msg"] for result in run.results("count").values()} == {1000}
+
+
+def test_item_callbacks_of_all_kinds_of_workers_come_from_one_thread(lab: Lab) -> None:
+    play = lab.write(
+        "- hosts: many\n  gather_facts: false\n  tasks:\n"
+        "    - {debug: {msg: '{{ item }}'}, loop: [1, 2]}\n"
+        "    - {command: 'echo {{ item }}', loop: [1, 2]}\n"
+        "    - {command: 'echo {{ item }}', loop: [1, 2], timeout: 60}\n"
+    )
+    run = lab.run(play, OURS + "linear", hosts=2, forks=2)
+    items = [each for each in run.events if "_item_" in each["event"]]
+    assert len(items) == 12 and set(run.tasks) == {"inline", "thread", "fork"}
+    assert len({each["thread"] for each in items}) == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("repeat", range(20))
+@pytest.mark.parametrize("interval", ["0.00001", "0.005"])
+def test_no_repeat_differs_from_core_at_any_switch_interval(lab: Lab, repeat: int, interval: str) -> None:
+    core = lab.run("mixed.yml", "linear")
+    for _again in range(8):
+        ours = lab.run("mixed.yml", OURS + "linear", TEST_SWITCH_INTERVAL=interval)
+        check(differences(core.events, ours.events))
