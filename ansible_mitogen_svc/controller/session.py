@@ -72,7 +72,7 @@ class Session(Targets):
         self.module_cache = ModuleCacheService(self.router)
         self.connections = ConnectionService(self.router)
         services = [self.module_cache, self.connections, TallyService(self.router)]
-        self.pool = service.Pool(self.router, services=services, size=pool_size)
+        self.pool = service.Pool(self.router, services=services, size=pool_size, unpickle=service.AllowParents())
         self._link = Link(self.router)
 
     def connect(self, plan: ConnectionPlan, host: str) -> Target:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from ansible_mitogen_svc.controller.payload import Manifest
 from ansible_mitogen_svc.controller.workers.gate import fork_gate
 from ansible_mitogen_svc.services.link import Link, TargetLost
+from ansible_mitogen_svc.services.module_cache import kinds_of_code
 from ansible_mitogen_svc.statistics import counters
 from ansible_mitogen_svc.wire import frames
 
@@ -208,8 +209,9 @@ class Target:
         digests = [manifest.id, *manifest.files]
         blobs = [manifest.text, *manifest.files.values()]
         self.cast(zygote.number, {"op": "install", "manifest": manifest.id, "sha256": digests}, blobs)
+        kinds = kinds_of_code(manifest.id, manifest.text)
         for digest, blob in zip(digests, blobs, strict=True):
-            count_code(manifest, digest, len(blob))
+            counters.add("module_cache", kinds[digest], amount=len(blob))
 
     def run(self, zygote: Zygote, header: Mapping[str, Any], blobs: Sequence[bytes]) -> Answer:
         """`call` for a job that runs on the target, with its seconds counted."""
@@ -218,20 +220,6 @@ class Target:
             return self.call(zygote.number, header, blobs)
         finally:
             counters.add("seconds", "module", amount=time.monotonic() - started)
-
-
-def count_code(manifest: Manifest, digest: str, size: int) -> None:
-    """Count bytes of code that go to a target, by kind."""
-    path = manifest.paths.get(digest, "")
-    if digest == manifest.id:
-        kind = "bytes_manifest"
-    elif "/module_utils/" in path:
-        kind = "bytes_module_utils"
-    elif "/modules/" in path:
-        kind = "bytes_module"
-    else:
-        kind = "bytes_other"
-    counters.add("module_cache", kind, amount=size)
 
 
 def _how_it_died(header: Mapping[str, Any]) -> str:

@@ -165,6 +165,12 @@ class DeduplicatingInvoker(Invoker):
             if not request.open:  # answered or dropped before it could be found in the flight
                 self.abandon(request)
 
+    def delivered(self, method_name: str, kwargs: Dict[str, Any], context_id: int) -> None:
+        """Called each time a value goes to a caller over a connection, hits included; override it to keep account.
+
+        Runs in a pool thread or in the broker thread: it must not block.
+        """
+
     def abandon(self, request: "Request") -> None:
         with self._lock:
             for flight in self._flights.values():
@@ -222,6 +228,7 @@ class DeduplicatingInvoker(Invoker):
             request.answer(entry.value)
             return
         encoded = self._encoded(entry)
+        self.delivered(method.name, request.kwargs, request.context_id)
         request.answer(entry.value, encoded)
         data = request.message.data
         if method.immediate and len(data) <= _ALIAS_BYTES and len(encoded.data) <= request.router.max_message_size:
@@ -256,6 +263,7 @@ class DeduplicatingInvoker(Invoker):
                     return False
                 self._hits += 1
             method.counters.shared()
+            self.delivered(method.name, kwargs, message.src_id)
             send_reply(router, message, entry.encoded)
             return True
 

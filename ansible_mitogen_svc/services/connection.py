@@ -38,6 +38,8 @@ from ansible_mitogen_svc.wire import frames
 PREAMBLE_SIZE = b"@svc-preamble-size@"
 #: Seconds that an agent may take to answer once its router runs; it waits for the login zygote's start.
 HELLO_TIMEOUT = 60.0
+#: Seconds to wait for the broker thread to close a connection.
+CLOSE_TIMEOUT = 10.0
 
 
 class ConnectFailed(Exception):
@@ -129,7 +131,7 @@ class ConnectionService(service.Service):
             if "uid" not in header:
                 raise ValueError(f"the zygote did not start: {header}")
         except Exception as error:
-            self.router.disconnect(context)
+            self._close(context)
             raise bootstrap.StartFailure(None, b"", str(error).encode(), "agent") from None
         return header
 
@@ -142,6 +144,26 @@ class ConnectionService(service.Service):
         if not ending:
             counters.add("connections", "lost")
             self.invalidate(key)
+
+    def _close(self, context: mitogen.parent.Context) -> None:
+        """End a context's stream, and wait until it has ended.
+
+        mitogen's `Router.disconnect` looks its stream up by the context instead of the context's id, finds none and
+        returns (0.3.54).
+        """
+        ended = mitogen.core.Latch()
+
+        def close_in_broker() -> None:
+            stream = self.router.stream_by_id(context.context_id)
+            if stream is not None and stream.protocol.remote_id == context.context_id:
+                stream.on_disconnect(self.router.broker)
+            ended.put()
+
+        self.router.broker.defer(close_in_broker)
+        try:
+            ended.get(timeout=CLOSE_TIMEOUT)
+        except mitogen.core.TimeoutError:
+            pass
 
     def invalidate(self, key: str) -> None:
         """The next `connect` of the key starts anew."""
@@ -156,7 +178,7 @@ class ConnectionService(service.Service):
             context = self._contexts.pop(key, None)
         self.invalidate(key)
         if context is not None:
-            self.router.disconnect(context)
+            self._close(context)
 
     @service.expose(service.AllowParents())
     @service.arg_spec({"context_id": int})

@@ -16,22 +16,36 @@ Theory of operation
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import mitogen.core
 
 from ansible_mitogen_svc import service
+from ansible_mitogen_svc.statistics import counters
 from ansible_mitogen_svc.wire import frames
 
 #: Bytes of packed answers that the invoker keeps.
 ANSWERS_KEPT = 16 << 20
 
 
+class ModuleCacheInvoker(service.DeduplicatingInvoker):
+    """Counts what goes to targets, also where an answer is shared."""
+
+    max_bytes = ANSWERS_KEPT
+
+    def delivered(self, method_name: str, kwargs: dict[str, Any], context_id: int) -> None:
+        """See DeduplicatingInvoker."""
+        if method_name == "fetch":
+            self.service.count(kwargs["sha256"])  # type: ignore[attr-defined]
+
+
 class ModuleCacheService(service.Service):
     """See the module. `offer` and `knows` may be called in any thread; `fetch` runs in pool threads."""
 
-    invoker_class = service.DeduplicatingInvoker
+    invoker_class = ModuleCacheInvoker
 
     def __init__(self, router: mitogen.core.Router) -> None:
         super().__init__(router)
@@ -39,6 +53,8 @@ class ModuleCacheService(service.Service):
         self._offers_lock = threading.Lock()
         self._files: dict[str, bytes] = {}
         self._offered: set[tuple[str, int]] = set()
+        #: {sha256: counter of the statistics that its bytes belong to}
+        self._kinds: dict[str, str] = {}
 
     def knows(self, manifest: str) -> bool:
         """Whether the manifest with this id and its files are here."""
@@ -59,6 +75,7 @@ class ModuleCacheService(service.Service):
         with self._offers_lock:
             self._files.update(files)
             self._files[manifest] = text
+            self._kinds.update(kinds_of_code(manifest, text))
         for digest in (manifest, *digests):
             self.registrations.register(digest, [context_id])
         with self._offers_lock:
@@ -73,9 +90,27 @@ class ModuleCacheService(service.Service):
         """`offer`, for forked workers; `files` is empty when they are here already, `digests` names them all."""
         self.offer(manifest, text, files, digests, context_id)
 
+    def count(self, digests: list[str]) -> None:
+        """Add files that go to a target to the statistics."""
+        for digest in digests:
+            counters.add("module_cache", self._kinds.get(digest, "bytes_other"), amount=len(self._files[digest]))
+
     @service.expose(service.RegisteredContexts("sha256", each=True))
     @service.arg_spec({"sha256": list})
     def fetch(self, sha256: list[str]) -> service.Raw:
         """The files named, packed as docs/protocol.md says."""
         blobs = [self._files[digest] for digest in sha256]
         return service.Raw(frames.pack_payload({"op": "files", "sha256": sha256}, blobs))
+
+
+def kinds_of_code(manifest: str, text: bytes) -> dict[str, str]:
+    """Which counter of the statistics each file of a manifest, and the manifest itself, belongs to, by sha256."""
+    kinds = {digest: _kind(path) for path, digest in json.loads(text).items()}
+    kinds[manifest] = "bytes_manifest"
+    return kinds
+
+
+def _kind(path: str) -> str:
+    if "/module_utils/" in path:
+        return "bytes_module_utils"
+    return "bytes_module" if "/modules/" in path else "bytes_other"

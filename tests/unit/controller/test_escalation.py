@@ -47,7 +47,7 @@ def test_a_prompt_that_arrives_in_pieces_is_answered_once() -> None:
 
 def test_a_localized_su_prompt_is_answered() -> None:
     su = become("su", "secret")
-    assert Escalation(su).hear(b"", "Passwort: ".encode()) == b"secret\n"
+    assert Escalation(su).hear(b"", b"Passwort: ") == b"secret\n"
 
 
 @pytest.mark.parametrize(

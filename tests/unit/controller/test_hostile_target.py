@@ -7,8 +7,7 @@ The attacker is a Python in a connection of its own that talks mitogen by hand.
 
 from __future__ import annotations
 
-import pickle
-import sys
+import json
 import time
 from collections.abc import Callable
 
@@ -59,8 +58,9 @@ def asked_by(session: Session, context_id: int, handle: int, data: bytes, enc: i
 
 
 def call(session: Session, context_id: int, name: str, method: str, /, **arguments: object) -> mitogen.core.Message:
-    message = mitogen.core.Message.pickled((name, method, mitogen.core.Kwargs(arguments)))
-    return asked_by(session, context_id, mitogen.core.CALL_SERVICE, message.data, message.enc)
+    request = {"service": name, "method": method, "arguments": arguments}
+    data = json.dumps(request).encode()
+    return asked_by(session, context_id, mitogen.core.CALL_SERVICE, data, mitogen.core.Message.ENC_BIN)
 
 
 def offered_to_first(session: Session, connect: Connect, payload: Payload) -> tuple[Target, Target]:
@@ -90,9 +90,9 @@ def test_a_target_does_not_get_code_that_was_offered_to_another(
 @pytest.mark.parametrize(
     ("name", "method", "arguments"),
     [
-        (ConnectionService.name(), "connect", {"key": "k", "name": "n", "command": {"argv": [b"id"]}, "timeout": 1.0}),
+        (ConnectionService.name(), "connect", {"key": "k", "name": "n", "command": {"argv": ["id"]}, "timeout": 1.0}),
         (ConnectionService.name(), "disconnect", {"key": "k"}),
-        (ModuleCacheService.name(), "offer_from_worker", {"manifest": "m", "text": b"", "files": {}, "digests": [],
+        (ModuleCacheService.name(), "offer_from_worker", {"manifest": "m", "text": "", "files": {}, "digests": [],
                                                          "context_id": 1}),
         ("os", "system", {"command": "true"}),
     ],
@@ -151,16 +151,12 @@ def test_a_target_cannot_pass_for_the_controller(session: Session, connect: Conn
     assert not served
 
 
-def test_nothing_a_target_pickles_is_executed(session: Session, connect: Connect) -> None:
-    class Evil:
-        def __reduce__(self) -> object:
-            return (sys.exit, (3,))
-
-    data = pickle.dumps((ModuleCacheService.name(), "fetch", {"sha256": Evil()}), 2)
-    answer = asked_by(
-        session, connect("first").context_id, mitogen.core.CALL_SERVICE, data, mitogen.core.Message.ENC_PKL
-    )
-    with pytest.raises(mitogen.core.CallError, match="cannot be decoded|InvalidRequest"):
+def test_nothing_a_target_pickles_is_unpickled(session: Session, connect: Connect, ping: Payload) -> None:
+    first, _ = offered_to_first(session, connect, ping)
+    request = (ModuleCacheService.name(), "fetch", mitogen.core.Kwargs({"sha256": [ping.manifest.id]}))
+    message = mitogen.core.Message.pickled(request)
+    answer = asked_by(session, first.context_id, mitogen.core.CALL_SERVICE, message.data, message.enc)
+    with pytest.raises(mitogen.core.CallError, match="InvalidRequest|Unauthorized"):
         answer.unpickle()
 
 

@@ -11,9 +11,9 @@ import json
 import zipfile
 
 import pytest
-from tests.unit.controller.conftest import text_of
 
 from ansible_mitogen_svc.controller.payload import NotSplit, PayloadSplitter, read_zip
+from tests.unit.controller.conftest import text_of
 
 
 def test_a_module_that_core_builds_is_split_into_files_and_parameters() -> None:

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable
 
 import pytest
-from tests.unit.controller.conftest import local_plan
 
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.session import Session, SessionLifecycle
 from ansible_mitogen_svc.controller.target import LOGIN, Answer, Target, ZygoteLost
 from ansible_mitogen_svc.services.bootstrap import StartFailure
 from ansible_mitogen_svc.services.link import TargetLost
+from tests.unit.controller.conftest import local_plan
 
 Connect = Callable[[str], Target]
 
@@ -44,7 +44,8 @@ def run(target: Target, payload: Payload) -> dict[str, object]:
         "environment": {},
         "steps": [],
     }
-    result: dict[str, object] = json.loads(target.call(zygote.number, header, [payload.parameters], timeout=60).blobs[0])
+    answer = target.call(zygote.number, header, [payload.parameters], timeout=60)
+    result: dict[str, object] = json.loads(answer.blobs[0])
     return result
 
 
@@ -88,9 +89,11 @@ def test_a_module_runs_in_a_zygote_with_code_that_was_pushed_or_fetched(connect:
 
 def test_twenty_tasks_that_connect_at_once_share_one_connection(session: Session) -> None:
     targets: list[Target] = []
-    threads = [
-        threading.Thread(target=lambda: targets.append(session.connect(local_plan("shared"), "host"))) for _ in range(20)
-    ]
+
+    def connect() -> None:
+        targets.append(session.connect(local_plan("shared"), "host"))
+
+    threads = [threading.Thread(target=connect) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
