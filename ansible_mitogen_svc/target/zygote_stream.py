@@ -52,6 +52,7 @@ class ZygoteStream(mitogen.core.Protocol):
         self.process = None
         self.pid = 0
         self.terminal = None
+        self.error_side = None
         self.hello = None
         self.identity = None
         self.executable = None
@@ -150,6 +151,7 @@ class ZygoteStream(mitogen.core.Protocol):
 
     def on_disconnect(self, broker):
         super().on_disconnect(broker)
+        self.drain_errors()
         if self.terminal is not None:
             os.close(self.terminal)
             self.terminal = None
@@ -162,6 +164,19 @@ class ZygoteStream(mitogen.core.Protocol):
         for caller in self.waiting_for_end:
             caller.answer(frames.pack_payload({}))
         self.speak()
+
+    def drain_errors(self):
+        """Take its last words: the end of its output may be seen before what it wrote on the other descriptor."""
+        if self.error_side is None:
+            return
+        try:
+            while True:
+                data = self.error_side.read(self.read_size)
+                if not data:
+                    return
+                self.on_error_output(data)
+        except BlockingIOError:
+            return
 
     def collect(self, attempts):
         """Reap the process and say how it ended; it may need an instant after its output closed."""

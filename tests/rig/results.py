@@ -24,7 +24,7 @@ VOLATILE_FIELDS: Mapping[str, str] = {
     'stat.version': 'inode generation',
     'dev': 'each run has a file system of its own', 'device_type': 'each run has a file system of its own',
     'ansible_job_id': 'random part and process id', 'results_file': 'contains the job id',
-    'pid': 'process id', 'ppid': 'process id',
+    'pid': 'process id', 'ppid': 'process id', 'child_pid': 'process id',
     'ansible_memfree_mb': 'load of the machine', 'ansible_memory_mb': 'load of the machine',
     'ansible_swapfree_mb': 'load of the machine', 'ansible_loadavg': 'load of the machine',
     'block_available': 'fill of the disk', 'block_used': 'fill of the disk', 'size_available': 'fill of the disk',
