@@ -120,6 +120,7 @@ class Agent:
         stream.name = zygote.stream.name + ".stderr"
         stream.accept(started.errors, started.errors)
         stream.receive_side.keep_alive = False
+        zygote.error_side = stream.receive_side
         self.broker.start_receive(stream)
         return zygote
 
