@@ -18,10 +18,8 @@ Theory of operation
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import os
-import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -49,6 +47,7 @@ from ansible_mitogen_svc.controller.target import (
     ZygoteLost,
 )
 from ansible_mitogen_svc.controller.workers.gate import fork_gate
+from ansible_mitogen_svc.controller.workers.side_thread import start_beside
 from ansible_mitogen_svc.services import bootstrap
 from ansible_mitogen_svc.services.bootstrap import StartFailure
 from ansible_mitogen_svc.services.connection import PREAMBLE_SIZE
@@ -178,17 +177,7 @@ class AcceleratedConnection(_Core):
         """
         if self.svc_last_target is not None or self.svc_unavailable is not None or self.svc_under_way is not None:
             return
-        context = contextvars.copy_context()
-        found: Future[Target | None] = Future()
-
-        def connect() -> None:
-            try:
-                found.set_result(context.run(self.svc_target))
-            except BaseException as error:
-                found.set_exception(error)
-
-        threading.Thread(target=connect, name="svc-connect", daemon=True).start()
-        self.svc_under_way = found
+        self.svc_under_way = start_beside(self.svc_target, "svc-connect")
 
     def _svc_remote_command(self) -> str:
         interpreters, exact = self._svc_interpreters()

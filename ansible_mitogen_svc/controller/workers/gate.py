@@ -77,6 +77,10 @@ class ForkGate:
             if self._closed:
                 self._state.notify_all()
 
+    def is_inside(self) -> bool:
+        """Whether the current thread runs a task, and is not in a blocking wait."""
+        return bool(getattr(self._local, "inside", False))
+
     @contextlib.contextmanager
     def task(self) -> Iterator[None]:
         """For the whole of a task in a worker thread."""
@@ -91,7 +95,7 @@ class ForkGate:
     @contextlib.contextmanager
     def blocking(self) -> Iterator[None]:
         """Around a wait for something outside, with no lock held. Does nothing in threads that are no task worker."""
-        if not getattr(self._local, "inside", False):
+        if not self.is_inside():
             yield
             return
         self._local.inside = False

@@ -100,6 +100,16 @@ def worker_output(leave: Callable[[Callable[[], None]], None]) -> Iterator[Captu
         _local.captured = _local.leave = None
 
 
+def carried_over() -> Callable[[], None]:
+    """A function that makes another thread, for good, part of the worker that the current thread is (or is not)."""
+    captured, leave = getattr(_local, "captured", None), getattr(_local, "leave", None)
+
+    def carry_over() -> None:
+        _local.captured, _local.leave = captured, leave
+
+    return carry_over
+
+
 def install_streams() -> None:
     """Put thread-aware streams in place of the standard ones. Doing it twice changes nothing."""
     for name in ("stdout", "stderr"):

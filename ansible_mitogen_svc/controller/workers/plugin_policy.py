@@ -123,6 +123,16 @@ def policy_of_this_thread(policy: TaskPolicy) -> Iterator[None]:
         _local.policy = before
 
 
+def carried_over() -> Callable[[], None]:
+    """A function that gives another thread, for good, the policy that the current thread has now."""
+    policy = getattr(_local, "policy", None)
+
+    def carry_over() -> None:
+        _local.policy = policy
+
+    return carry_over
+
+
 def action_made() -> None:
     """The current thread's task is about to do something: from here on it stays where it is."""
     policy = getattr(_local, "policy", None)

@@ -147,7 +147,9 @@ class Lab:
         path.write_text(text)
         return path
 
-    def both(self, play: pathlib.Path | str, strategy: str = "linear", *arguments: str, **keywords: Any) -> tuple[Run, Run]:
+    def both(
+        self, play: pathlib.Path | str, strategy: str = "linear", *arguments: str, **keywords: Any
+    ) -> tuple[Run, Run]:
         """The same playbook under core's strategy and under ours."""
         core = self.run(play, strategy, *arguments, **keywords)
         assert core.events, core.output

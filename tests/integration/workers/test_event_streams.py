@@ -28,7 +28,8 @@ def test_modules_in_threads_and_processes_give_the_event_stream_of_core(every_co
     check(differences(core.events, ours.events))
     assert core.returncode == ours.returncode == 0
     assert ours.tasks["thread"]["remote"] > 20
-    assert ours.tasks["fork"] == {"timeout": 4, "lookup:pipe": 2}
+    # The task with the lookup forks for the odd hosts, and for those that come after the first of them is known.
+    assert ours.tasks["fork"]["timeout"] == 4 and 2 <= ours.tasks["fork"]["lookup:pipe"] <= 4
 
 
 def test_with_worker_processes_only_the_event_stream_is_that_of_core(every_core: Lab) -> None:
