@@ -170,6 +170,18 @@ class AcceleratedConnection(_Core):
         self.svc_last_target = found[-1]
         return found[-1]
 
+    @property
+    def svc_files_wanted(self) -> bool:
+        """Whether a variable of the host or the play (not a default, nor a setting for all) turns pipelining off.
+
+        Who does that wants modules as files on the target, to look at them or because something there insists on it.
+        """
+        try:
+            enabled, origin = self.get_option_and_origin("pipelining")
+        except KeyError:
+            return False
+        return not enabled and str(origin).startswith("var:")
+
     def svc_begin(self) -> None:
         """Start connecting, when that is still to be done, and return at once; `svc_target` gives the outcome.
 
@@ -211,7 +223,7 @@ class AcceleratedConnection(_Core):
 
         A become plugin that cannot pipeline must have the true answer, and so waits for the connection.
         """
-        if wrap_async:
+        if wrap_async or self.svc_files_wanted:
             return bool(super().is_pipelining_enabled(wrap_async))
         if self.become is None or self.become.pipelining:
             self.svc_begin()

@@ -50,6 +50,9 @@ class StrategyHooks:
 
     def run(self, iterator: Any, play_context: Any) -> Any:
         self.begin_play(iterator._play)
+        # Core's debugger and its default callback behave by the name of the strategy, and know only core's names: under
+        # another one `free` would label its output like `linear`, and a redo of a run_once task would lose hosts.
+        iterator._play.strategy = "ansible.builtin." + self._load_name.rpartition(".")[2]
         return super().run(iterator, play_context)  # type: ignore[misc]
 
     def cleanup(self) -> None:
