@@ -52,6 +52,7 @@ class Contender:
             "[defaults]",
             f"strategy = {self.strategy}",
             f"forks = {scenario.forks}",
+            "timeout = 60",  # fifty connections at once on a small machine take longer than the default of 10 seconds
             "host_key_checking = True",
             "retry_files_enabled = False",
         ]

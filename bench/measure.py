@@ -20,7 +20,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Measurement:
-    """One run. Times in seconds; `output` holds the end of what a failed run printed."""
+    """One run. Times in seconds; `output` holds what a failed run said of its failure."""
 
     returncode: int
     wall: float
@@ -69,8 +69,14 @@ def run(command: list[str], environment: dict[str, str], directory: Path, timeou
         wall=wall,
         controller_cpu=usage.ru_utime + usage.ru_stime,
         machine_cpu=machine_cpu_seconds() - machine,
-        output="" if process.returncode == 0 else log.read_text(errors="replace")[-2000:],
+        output="" if process.returncode == 0 else failure_text(log.read_text(errors="replace")),
     )
+
+
+def failure_text(output: str) -> str:
+    """The first lines of ansible-playbook's output that name an error, or its end when none does."""
+    lines = [line for line in output.splitlines() if "fatal:" in line or "ERROR" in line or "Traceback" in line]
+    return "\n".join(line[:500] for line in lines[:4]) or output[-1000:]
 
 
 def kill_group(group: int) -> None:
