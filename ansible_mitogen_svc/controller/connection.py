@@ -21,20 +21,18 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller import file_transfer, transport
 from ansible_mitogen_svc.controller import identity as identities
-from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
 from ansible_mitogen_svc.controller.escalation import EscalationRefused
 from ansible_mitogen_svc.controller.payload import Payload
+from ansible_mitogen_svc.controller.reach import ReachingConnection
 from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.target import (
     AGENT,
@@ -46,19 +44,8 @@ from ansible_mitogen_svc.controller.target import (
     ZygoteGone,
     ZygoteLost,
 )
-from ansible_mitogen_svc.controller.workers.gate import fork_gate
-from ansible_mitogen_svc.controller.workers.side_thread import start_beside
-from ansible_mitogen_svc.services import bootstrap
-from ansible_mitogen_svc.services.bootstrap import StartFailure
-from ansible_mitogen_svc.services.connection import PREAMBLE_SIZE
 from ansible_mitogen_svc.services.link import TargetLost
 from ansible_mitogen_svc.statistics import counters
-
-if TYPE_CHECKING:
-    from ansible.plugins.connection import ConnectionBase as _Core
-else:
-    # The real base is whatever class stands behind the mixin.
-    _Core = object
 
 display = Display()
 #: Seconds that zygotes may take to end.
@@ -117,104 +104,11 @@ class Steps:
         return steps, blobs
 
 
-class AcceleratedConnection(_Core):
+class AcceleratedConnection(ReachingConnection):
     """Mixin; see the module. `svc` names are ours, all others core's."""
 
-    svc_transport: transport.Transport
-    svc_variables: Mapping[str, Any]
-    svc_templar: Any
-    svc_inventory_host: str
     svc_job: Job | None
     svc_steps: Steps
-    #: The target of this task's latest command.
-    svc_last_target: Target | None
-    #: A connection attempt in a thread of its own.
-    svc_under_way: Future[Target | None] | None
-    #: Why no agent runs on this target; None while nothing is known against it.
-    svc_unavailable: str | None
-
-    # -- the target
-
-    def svc_target(self) -> Target | None:
-        """The connected target; None when no agent can run there (then `svc_unavailable` says why).
-
-        :raises AnsibleError: the connection failed, in core's words.
-        """
-        under_way, self.svc_under_way = self.svc_under_way, None
-        if under_way is not None:
-            with fork_gate.blocking():
-                return under_way.result()
-        if self.svc_unavailable is not None:
-            return None
-        session = session_lifecycle.current()
-        settings = self.svc_transport.settings(self)
-        key = _known_keys.get(settings)
-        target = session.known_target(key) if key is not None else None
-        if target is not None:
-            if target is not self.svc_last_target:
-                counters.add("connections", "reused")
-                self.svc_last_target = target
-            return target
-        found: list[Target] = []
-
-        def start(plan: ConnectionPlan) -> None:
-            found.append(session.connect(plan, self.svc_inventory_host))
-
-        try:
-            self.svc_transport.establish(self, self._svc_remote_command(), start)
-        except StartFailure as failure:
-            self.svc_unavailable = failure.reason
-            display.vvv(f"no agent on this target ({failure}), its tasks go core's own way", host=self.svc_name)
-            return None
-        _known_keys[settings] = found[-1].key
-        self.svc_last_target = found[-1]
-        return found[-1]
-
-    @property
-    def svc_files_wanted(self) -> bool:
-        """Whether a variable of the host or the play (not a default, nor a setting for all) turns pipelining off.
-
-        Who does that wants modules as files on the target, to look at them or because something there insists on it.
-        """
-        try:
-            enabled, origin = self.get_option_and_origin("pipelining")
-        except KeyError:
-            return False
-        return not enabled and str(origin).startswith("var:")
-
-    def svc_begin(self) -> None:
-        """Start connecting, when that is still to be done, and return at once; `svc_target` gives the outcome.
-
-        While ssh logs in, core packs the module: together they are most of what a run's first task takes.
-        """
-        if self.svc_last_target is not None or self.svc_unavailable is not None or self.svc_under_way is not None:
-            return
-        self.svc_under_way = start_beside(self.svc_target, "svc-connect")
-
-    def _svc_remote_command(self) -> str:
-        interpreters, exact = self._svc_interpreters()
-        return bootstrap.remote_command(interpreters, PREAMBLE_SIZE.decode(), exact=exact)
-
-    def _svc_interpreters(self) -> tuple[list[str], bool]:
-        """What to start the agent with: the task's interpreter when it is known, else what core's discovery tries."""
-        variables = self.svc_variables
-        configured = variables.get("ansible_python_interpreter")
-        if configured is not None:
-            configured = str(self.svc_templar.template(configured))
-        else:
-            configured = constants.config.get_config_value("INTERPRETER_PYTHON", variables=dict(variables))
-        if configured and not configured.startswith("auto"):
-            return [configured], True
-        discovered = (variables.get("ansible_facts") or {}).get("discovered_interpreter_python")
-        if discovered:
-            return [str(discovered)], True
-        fallback = constants.config.get_config_value("INTERPRETER_PYTHON_FALLBACK", variables=dict(variables))
-        return [str(name) for name in fallback] + ["/usr/bin/python3"], False
-
-    @property
-    def svc_name(self) -> str:
-        """The host, for messages."""
-        return str(self._play_context.remote_addr or self.svc_inventory_host)
 
     # -- core's interface
 
@@ -263,12 +157,7 @@ class AcceleratedConnection(_Core):
 
     def reset(self) -> None:
         """End the connection and core's own (ControlPersist)."""
-        key = _known_keys.pop(self.svc_transport.settings(self), None)
-        session = session_lifecycle.current()
-        target = session.known_target(key) if key is not None else None
-        if target is not None:
-            session.disconnect(target)
-        self.svc_unavailable = None
+        self.svc_forget_target()
         super().reset()
 
     # -- jobs
@@ -413,10 +302,6 @@ def _outcome(answer: Answer) -> Outcome:
     return int(answer.header["rc"]), stdout, stderr
 
 
-#: {settings of a connection: key of the plan they led to}, to find a target without composing its command again.
-_known_keys: dict[tuple[Any, ...], str] = {}
-
-
 @functools.cache
 def _accelerated_class(base: Hashable) -> type[Any]:
     assert isinstance(base, type)
@@ -441,5 +326,6 @@ def accelerated(connection: Any, inventory_host: str) -> Any:
     replacement.svc_steps = Steps()
     replacement.svc_last_target = None
     replacement.svc_under_way = None
+    replacement.svc_settings = None
     replacement.svc_unavailable = None
     return replacement

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""How a task's connection finds its target, or makes the Session connect to it.
+
+The lower half of the mixin in front of core's connection plugins (the upper one is connection.py); lives in a task
+worker.
+
+Theory of operation
+1. What distinguishes one connection from another is known to its transport, as a tuple (`Transport.settings`). A
+   tuple that led to a target before leads to it again without composing anything.
+2. Otherwise the transport composes the command and the Session starts it, or hands out the connection that another
+   task has made meanwhile.
+3. `svc_begin` does the same in a thread beside the task, so that core can pack the module in the meantime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from ansible import constants
+from ansible.utils.display import Display
+
+from ansible_mitogen_svc.controller import transport
+from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
+from ansible_mitogen_svc.controller.session import session_lifecycle
+from ansible_mitogen_svc.controller.target import Target
+from ansible_mitogen_svc.controller.workers.gate import fork_gate
+from ansible_mitogen_svc.controller.workers.side_thread import start_beside
+from ansible_mitogen_svc.services import bootstrap
+from ansible_mitogen_svc.services.bootstrap import StartFailure
+from ansible_mitogen_svc.services.connection import PREAMBLE_SIZE
+from ansible_mitogen_svc.statistics import counters
+
+if TYPE_CHECKING:
+    from ansible.plugins.connection import ConnectionBase as _Core
+else:
+    # The real base is whatever class stands behind the mixin.
+    _Core = object
+
+display = Display()
+
+#: {settings of a connection: key of the plan they led to}, to find a target without composing its command again.
+_known_keys: dict[tuple[Any, ...], str] = {}
+
+
+class ReachingConnection(_Core):
+    """Mixin; see the module."""
+
+    svc_transport: transport.Transport
+    svc_variables: Mapping[str, Any]
+    svc_templar: Any
+    svc_inventory_host: str
+    #: The target of this task's latest command.
+    svc_last_target: Target | None
+    #: A connection attempt in a thread of its own.
+    svc_under_way: Future[Target | None] | None
+    #: What `_svc_settings` was computed from, and gave.
+    svc_settings: tuple[tuple[Any, ...], tuple[Any, ...]] | None
+    #: Why no agent runs on this target; None while nothing is known against it.
+    svc_unavailable: str | None
+
+    def svc_target(self) -> Target | None:
+        """The connected target; None when no agent can run there (then `svc_unavailable` says why).
+
+        :raises AnsibleError: the connection failed, in core's words.
+        """
+        under_way, self.svc_under_way = self.svc_under_way, None
+        if under_way is not None:
+            with fork_gate.blocking():
+                return under_way.result()
+        if self.svc_unavailable is not None:
+            return None
+        target = self._svc_known_target()
+        if target is not None:
+            if target is not self.svc_last_target:
+                counters.add("connections", "reused")
+                self.svc_last_target = target
+            return target
+        found: list[Target] = []
+
+        def start(plan: ConnectionPlan) -> None:
+            found.append(session_lifecycle.current().connect(plan, self.svc_inventory_host))
+
+        try:
+            self.svc_transport.establish(self, self._svc_remote_command(), start)
+        except StartFailure as failure:
+            self.svc_unavailable = failure.reason
+            display.vvv(f"no agent on this target ({failure}), its tasks go core's own way", host=self.svc_name)
+            return None
+        _known_keys[self._svc_settings()] = found[-1].key
+        self.svc_last_target = found[-1]
+        return found[-1]
+
+    def _svc_known_target(self) -> Target | None:
+        key = _known_keys.get(self._svc_settings())
+        return session_lifecycle.current().known_target(key) if key is not None else None
+
+    def _svc_settings(self) -> tuple[Any, ...]:
+        """The transport's settings; core replaces both objects they are taken from, or calls `set_option`."""
+        sources = (self._options, self._play_context)
+        if self.svc_settings is None or any(a is not b for a, b in zip(self.svc_settings[0], sources, strict=True)):
+            self.svc_settings = (sources, self.svc_transport.settings(self))
+        return self.svc_settings[1]
+
+    @property
+    def svc_files_wanted(self) -> bool:
+        """Whether a variable of the host or the play (not a default, nor a setting for all) turns pipelining off.
+
+        Who does that wants modules as files on the target, to look at them or because something there insists on it.
+        """
+        try:
+            enabled, origin = self.get_option_and_origin("pipelining")
+        except KeyError:
+            return False
+        return not enabled and str(origin).startswith("var:")
+
+    def svc_begin(self) -> None:
+        """Start connecting, when that is still to be done, and return at once; `svc_target` gives the outcome.
+
+        While ssh logs in, core packs the module: together they are most of what a run's first task takes.
+        """
+        if self.svc_unavailable is not None or self.svc_under_way is not None or self._svc_known_target() is not None:
+            return
+        self.svc_under_way = start_beside(self.svc_target, "svc-connect")
+
+    def _svc_remote_command(self) -> str:
+        interpreters, exact = self._svc_interpreters()
+        return bootstrap.remote_command(interpreters, PREAMBLE_SIZE.decode(), exact=exact)
+
+    def _svc_interpreters(self) -> tuple[list[str], bool]:
+        """What to start the agent with: the task's interpreter when it is known, else what core's discovery tries."""
+        variables = self.svc_variables
+        configured = variables.get("ansible_python_interpreter")
+        if configured is not None:
+            configured = str(self.svc_templar.template(configured))
+        else:
+            configured = constants.config.get_config_value("INTERPRETER_PYTHON", variables=dict(variables))
+        if configured and not configured.startswith("auto"):
+            return [configured], True
+        discovered = (variables.get("ansible_facts") or {}).get("discovered_interpreter_python")
+        if discovered:
+            return [str(discovered)], True
+        fallback = constants.config.get_config_value("INTERPRETER_PYTHON_FALLBACK", variables=dict(variables))
+        return [str(name) for name in fallback] + ["/usr/bin/python3"], False
+
+    @property
+    def svc_name(self) -> str:
+        """The host, for messages."""
+        return str(self._play_context.remote_addr or self.svc_inventory_host)
+
+    def svc_forget_target(self) -> None:
+        """End the connection, if there is one; the next `svc_target` connects anew."""
+        target = self._svc_known_target()
+        _known_keys.pop(self._svc_settings(), None)
+        self.svc_unavailable = None
+        if target is not None:
+            session_lifecycle.current().disconnect(target)
+
+    def set_option(self, *args: Any, **kwargs: Any) -> Any:
+        """Core's; an option that an action changes in place may name another target."""
+        self.svc_settings = None
+        return super().set_option(*args, **kwargs)
