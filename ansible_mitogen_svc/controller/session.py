@@ -136,14 +136,25 @@ class SessionLifecycle:
         self._session: Session | None = None
         self._worker: WorkerSession | None = None
         self._pid = os.getpid()
+        self._ended = False
         self.pool_size = 16
 
+    def begin(self) -> None:
+        """A play begins: a session may be started, also when there was a run before in this process."""
+        self._ended = False
+
     def current(self) -> Session | WorkerSession:
-        """The session of this process, started when there is none."""
+        """The session of this process, started when there is none.
+
+        :raises RuntimeError: the run has ended; a thread that a lost connection woke up must not start another session,
+            which nobody would close.
+        """
         if os.getpid() != self._pid:
             return self._current_worker()
         with self._lock:
             if self._session is None:
+                if self._ended:
+                    raise RuntimeError("the run has ended")
                 self._session = Session(self.pool_size)
                 atexit.register(self.close)
             return self._session
@@ -195,6 +206,7 @@ class SessionLifecycle:
             return
         with self._lock:
             session, self._session = self._session, None
+            self._ended = True
         if session is not None:
             session.close()
 

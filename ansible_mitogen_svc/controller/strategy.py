@@ -71,6 +71,7 @@ class ProcessParts:
 
     def use(self, settings: settings_module.Settings) -> None:
         """Take over what the settings of a play say about the parts of the process."""
+        session_lifecycle.begin()
         session_lifecycle.pool_size = settings.pool_size
         self._stats_path = settings.stats_path
 

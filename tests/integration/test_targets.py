@@ -43,6 +43,15 @@ def test_the_playbook_passes_under_our_linear(target: Target, target_runs: Targe
 
 
 @every_target
+@needs(OURS)
+def test_modules_run_in_the_zygote(target: Target, target_runs: TargetRuns) -> None:
+    """Fallbacks are those that the target names, with the reason, and no others."""
+    runs = target_runs.result(target, OURS).statistics['module_runs']
+    unexpected = {**runs['cold'], **runs['core']}.keys() - target.cold.keys()
+    assert not unexpected, runs
+
+
+@every_target
 @needs(CORE, OURS)
 def test_both_strategies_give_the_same_results(target: Target, target_runs: TargetRuns) -> None:
     core, ours = target_runs.result(target, CORE), target_runs.result(target, OURS)

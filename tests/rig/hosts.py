@@ -130,8 +130,8 @@ class HostPool:
             self._names.add(name)
         host = Host(name, self._free_address(number), PORT)
         podman.run('run', '--detach', '--rm', '--name', name, '--label', f'{OWNER_LABEL}={os.getpid()}',
-                   '--network', 'host', '--uts', 'private', '--hostname', hostname, '--add-host', f'{hostname}:127.0.0.1',
-                   '--timeout', str(LIFETIME),
+                   '--network', 'host', '--uts', 'private', '--hostname', hostname,
+                   '--add-host', f'{hostname}:127.0.0.1', '--timeout', str(LIFETIME),
                    '--volume', f'{self._mount}:/rig:ro', '--env', f'RIG_LISTEN={host.address}:{PORT}',
                    self._image, 'tini', '--', '/usr/local/sbin/rig-init')
         _wait_for_banner(host)

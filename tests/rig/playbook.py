@@ -46,6 +46,14 @@ if 'mitogen' not in OURS.strategy:
 
 
 @dataclasses.dataclass(frozen=True)
+class LocalProcess:
+    """A process of a run on this machine: ``command`` as ``ps`` shows it."""
+
+    pid: int
+    command: str
+
+
+@dataclasses.dataclass(frozen=True)
 class PlaybookRun:
     """A finished run. ``results``: the callback's records in order; ``statistics``: the strategy's JSON, if it wrote
     one; ``leftovers``: paths below the run's TMPDIR and ~/.ansible/tmp that outlived it; ``elapsed``: seconds."""
@@ -99,6 +107,20 @@ class LivePlaybook:
             results=[json.loads(line) for line in lines if line.endswith('}')],
             statistics=json.loads(statistics) if statistics else {},
             leftovers=self._leftovers(), elapsed=time.monotonic() - self._begun)
+
+    def processes(self) -> list[LocalProcess]:
+        """What this run has started and still runs, in whatever session or group, without the ssh masters of
+        ControlPersist: those stay for a minute under core as well. Found by the run's HOME in the environment."""
+        mark = f'RIG_RESULTS={self.home}/results'.encode()
+        found = []
+        for path in pathlib.Path('/proc').glob('[0-9]*'):
+            try:
+                if mark in (path / 'environ').read_bytes().split(b'\0'):
+                    command = (path / 'cmdline').read_bytes().replace(b'\0', b' ').decode(errors='replace').strip()
+                    found.append(LocalProcess(int(path.name), command))
+            except OSError:
+                continue
+        return [process for process in found if process.command and '[mux]' not in process.command]
 
     def kill_all(self) -> None:
         """SIGKILL to whatever of the process group still runs."""
