@@ -33,6 +33,7 @@ options:
       - Action, connection, become, lookup and vars plugins that may run in threads beside others, by their fully
         qualified names, or all plugins of a collection by its name. Those of C(ansible.builtin) and of this collection
         need not be named.
+      - Plugins that lie beside a playbook or in a role are in the collection C(ansible.legacy).
       - Filters, tests and modules need not be named either.
     type: list
     elements: str

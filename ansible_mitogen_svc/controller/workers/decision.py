@@ -156,7 +156,7 @@ class Decider:
         fqcn = found.resolved_fqcn or action
         if not self._trust.allows(fqcn, found.plugin_resolved_path):
             return "", Decision(_FORK, f"action:{fqcn}")
-        builtin = found.plugin_resolved_collection == "ansible.builtin" or "." not in fqcn
+        builtin = found.plugin_resolved_collection == "ansible.builtin"
         return (fqcn.rpartition(".")[2] if builtin else ""), None
 
     def _connection_objection(self, queued: QueuedTask, templar: Any) -> Decision | None:

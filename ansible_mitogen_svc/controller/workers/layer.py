@@ -127,11 +127,11 @@ class WorkerLayer:
 
     def _start(self, queued: QueuedTask, slot: int, decision: Decision, announce: bool) -> None:
         strategy = self._strategy
-        counters.add("tasks", decision.kind.value, decision.reason)
         _display.vvv(f"task worker: {decision.kind.value} ({decision.reason})", host=queued.host.name)
         if announce:
             strategy._tqm.send_callback("v2_runner_on_start", queued.host, queued.task)
         if decision.kind is WorkerKind.FORK:
+            counters.add("tasks", decision.kind.value, decision.reason)
             self._fork(queued, slot)
             strategy._pending_results += announce
             return
@@ -171,7 +171,6 @@ class WorkerLayer:
         """Start what was abandoned as the kind it needs, in the slot it has."""
         while self._given_up:
             worker, abandoned = self._given_up.popleft()
-            counters.add("tasks", worker.decision.kind.value, worker.decision.reason, amount=-1)
             decision = self._decider.learn(worker.queued.task, abandoned)
             self._start(worker.queued, worker.worker_id, decision, announce=False)
 

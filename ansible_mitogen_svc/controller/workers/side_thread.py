@@ -3,8 +3,8 @@
 """A second thread for a running task: what the transport does meanwhile, such as connecting, as part of that task.
 
 Called in any worker, also in a worker process. The thread shares the task's ambient contexts, its queued display
-messages and its plugin policy, and counts for the fork gate like the task itself. What it must not share is core's stack
-of template audits: each thread pushes and pops its own.
+messages and its plugin policy, and counts for the fork gate like the task itself. What it must not share is core's
+stack of template audits: each thread pushes and pops its own.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from ansible_mitogen_svc.controller.workers.kinds import Decision, WorkerKind
 from ansible_mitogen_svc.controller.workers.live_task import worker_copy
 from ansible_mitogen_svc.controller.workers.output import SHOWN, Captured, worker_output
 from ansible_mitogen_svc.controller.workers.plugin_policy import Abandon, TaskPolicy, policy_of_this_thread
+from ansible_mitogen_svc.statistics import counters
 
 _display = Display()
 
@@ -119,6 +120,7 @@ class TaskWorker:
             self._alive = False
             raise
         self._copy = None
+        counters.add("tasks", self.decision.kind.value, self.decision.reason)
         # Free first: whoever sees the result may queue the next task at once.
         self._alive = False
         self._reporter.deliver(services.strategy._results.append, result)

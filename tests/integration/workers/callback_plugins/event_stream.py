@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Writes every callback event of a run as one line of JSON, for comparing runs (tests/integration/workers/streams.py)."""
+"""Writes every callback event of a run as one line of JSON, for comparing runs: see streams.py."""
 
 from __future__ import annotations
 

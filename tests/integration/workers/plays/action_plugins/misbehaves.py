@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""An action that does what a worker has to survive; `how` says what."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+from ansible.plugins.action import ActionBase
+
+
+class ActionModule(ActionBase):
+    _requires_connection = False
+
+    def run(self, tmp=None, task_vars=None):
+        how = self._task.args["how"]
+        result = super().run(tmp, task_vars)
+        if how == "exit":
+            sys.exit("enough")
+        if how == "print":
+            print("a stray line")
+            print("another", file=sys.stderr)
+        if how == "unpicklable":
+            result["lock"] = threading.Lock()
+        if how == "pid":
+            result["pid"] = os.getpid()
+        return result

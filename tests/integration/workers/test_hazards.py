@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""What a process per task gives for free, and threads must be given: each test failed with threads alone."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+
+import pytest
+from conftest import OURS, Lab
+from streams import differences
+
+pytestmark = pytest.mark.timeout(300)
+LINEAR = OURS + "linear"
+HEAD = "- hosts: many\n  gather_facts: false\n  tasks:\n"
+SAFE = {"ANSIBLE_MITOGEN_SVC_SAFE_PLUGINS": "ansible.legacy"}
+PLUGINS = {
+    "ANSIBLE_ACTION_PLUGINS": str(pathlib.Path(__file__).with_name("plays") / "action_plugins"),
+    "ANSIBLE_LOOKUP_PLUGINS": str(pathlib.Path(__file__).with_name("plays") / "lookup_plugins"),
+}
+
+
+def test_an_action_that_exits_fails_its_own_task_only(lab: Lab) -> None:
+    play = lab.write(
+        HEAD
+        + "    - {name: exits, misbehaves: {how: \"{{ 'exit' if n == 1 else 'nothing' }}\"}}\n"
+        + "    - {name: after, debug: {msg: here}}\n"
+    )
+    run = lab.run(play, LINEAR, hosts=3, forks=3, **SAFE, **PLUGINS)
+    assert "SystemExit" in run.results("exits", "v2_runner_on_failed")["h01"]["msg"]
+    assert set(run.results("after")) == {"h02", "h03"}
+    assert "thread" in run.tasks
+
+
+def test_stray_prints_are_shown_as_a_warning_in_the_words_of_core(lab: Lab) -> None:
+    play = lab.write(HEAD + "    - {name: prints, misbehaves: {how: print}}\n")
+    core = lab.run(play, "linear", hosts=1, forks=1, **PLUGINS)
+    ours = lab.run(play, LINEAR, hosts=1, forks=1, **SAFE, **PLUGINS)
+    assert list(ours.tasks) == ["thread"]
+    for shown in (core.output, ours.output):
+        assert shown.count("errantly sent data directly to stdout instead of using Display:\n    a stray line") == 1
+        assert shown.count("errantly sent data directly to stderr") == 1
+        assert shown.count("a stray line") == 1
+
+
+def test_a_result_that_does_not_pickle_fails_its_task_as_under_core(lab: Lab) -> None:
+    play = lab.write(HEAD + "    - {name: unpicklable, misbehaves: {how: unpicklable}}\n")
+    core = lab.run(play, "linear", hosts=1, forks=1, **PLUGINS)
+    ours = lab.run(play, LINEAR, hosts=1, forks=1, **SAFE, **PLUGINS)
+    assert list(ours.tasks) == ["thread"]
+    # Core loses the name of the task on the way.
+    said = [
+        [event["result"]["msg"] for event in run.events if event["event"] == "v2_runner_on_failed"]
+        for run in (core, ours)
+    ]
+    assert said[0][0].startswith("Task result omitted due to queue send failure") and said[0] == said[1]
+
+
+def test_plugins_that_nobody_vouched_for_run_in_processes_of_their_own(lab: Lab) -> None:
+    play = lab.write(
+        HEAD
+        + "    - {name: action, misbehaves: {how: pid}}\n"
+        + "    - {name: lookup, debug: {msg: \"{{ lookup('whose_process') }}\"}}\n"
+        + "    - {name: hidden, debug: {msg: '{{ hidden }}'}, vars: {hidden: \"{{ lookup('whose_process') }}\"}}\n"
+    )
+    run = lab.run(play, LINEAR, hosts=2, forks=2, **PLUGINS)
+    pids = {result["pid"] for result in run.results("action").values()}
+    pids |= {result["msg"] for name in ("lookup", "hidden") for result in run.results(name).values()}
+    assert len(pids) == 6
+    assert run.tasks == {"fork": {"action:misbehaves": 2, "lookup:whose_process": 4}}
+
+
+def test_plugins_named_safe_share_the_process(lab: Lab) -> None:
+    play = lab.write(
+        HEAD
+        + "    - {name: action, misbehaves: {how: pid}}\n"
+        + "    - {name: lookup, debug: {msg: \"{{ lookup('whose_process') }}\"}}\n"
+    )
+    run = lab.run(play, LINEAR, hosts=2, forks=2, **SAFE, **PLUGINS)
+    pids = {result["pid"] for result in run.results("action").values()}
+    assert pids == {result["msg"] for result in run.results("lookup").values()} and len(pids) == 1
+
+
+def test_a_task_that_turns_out_to_need_a_process_is_run_once(lab: Lab) -> None:
+    """Item 1 is done before item 2 shows that it needs a lookup nobody vouched for."""
+    play = lab.write(
+        HEAD
+        + "    - name: late\n      shell: echo {{ line }} >> {{ scratch }}/log\n      loop: [1, 2, 3]\n"
+        + "      vars: {line: \"{{ lookup('whose_process') if item == 2 else item }}\"}\n"
+        + "    - {name: lines, command: 'wc -l {{ scratch }}/log'}\n"
+    )
+    run = lab.run(play, LINEAR, hosts=1, forks=1, **PLUGINS)
+    assert run.results("lines")["h01"]["stdout"].startswith("3 "), run.output
+    assert run.tasks == {"thread": {"remote": 2}}
+
+
+def test_task_timeouts_end_tasks_with_the_error_of_core(lab: Lab) -> None:
+    play = lab.write(
+        HEAD
+        + "    - {name: slow, command: sleep 20, timeout: 1, ignore_errors: true}\n"
+        + "    - {name: retried, command: 'true', timeout: 9}\n"
+    )
+    core, ours = lab.both(play, hosts=2, forks=2)
+    assert not differences(core.events, ours.events)
+    assert ours.tasks == {"fork": {"timeout": 4}}
+
+
+def test_decrypted_files_of_a_vault_are_gone_after_the_run(lab: Lab) -> None:
+    (lab.directory / "password").write_text("secret")
+    vaulted = lab.directory / "vaulted.txt"
+    vaulted.write_text("plain content of the vault\n")
+    subprocess.run(
+        [lab.venv / "bin" / "ansible-vault", "encrypt", "--vault-password-file", lab.directory / "password", vaulted],
+        check=True,
+        capture_output=True,
+        env={**lab.environment("linear")},
+    )
+    play = lab.write(
+        HEAD
+        + f"    - {{name: sources, copy: {{src: {vaulted}, dest: '{{{{ scratch }}}}/{{{{ inventory_hostname }}}}'}}}}\n"
+        + "    - {name: forks, command: 'true', timeout: 30}\n"
+        + f"    - {{name: script, script: {{cmd: {vaulted}, executable: cat}}}}\n"
+    )
+    temporary = lab.directory / "controller"
+    run = lab.run(
+        play,
+        LINEAR,
+        "--vault-password-file",
+        str(lab.directory / "password"),
+        hosts=4,
+        forks=4,
+        ANSIBLE_LOCAL_TEMP=str(temporary),
+    )
+    assert run.returncode == 0, run.output
+    assert run.results("script")["h01"]["stdout"] == "plain content of the vault\n"
+    left = [path for path in temporary.rglob("*") if path.is_file() and b"plain content" in path.read_bytes()]
+    assert not left
+
+
+def test_throttled_tasks_never_run_beside_more_than_they_may(lab: Lab) -> None:
+    for strategy in ("linear", "free", "host_pinned"):
+        play = lab.write(
+            HEAD
+            + '    - {name: throttled, throttle: 2, shell: "echo + >> {{ scratch }}/log; sleep 0.2;'
+            + ' echo - >> {{ scratch }}/log"}\n'
+        )
+        log = lab.directory / f"{strategy}-scratch"
+        log.mkdir()
+        run = lab.run(play, OURS + strategy, hosts=6, forks=6, variables={"scratch": str(log)})
+        assert run.tasks == {"thread": {"remote": 6}}
+        running, most = 0, 0
+        for sign in (log / "log").read_text().split():
+            running += 1 if sign == "+" else -1
+            most = max(most, running)
+        assert most == 2, strategy
+
+
+def test_facts_are_read_while_they_change_without_errors(lab: Lab) -> None:
+    play = lab.write(
+        HEAD
+        + "    - set_fact: {base: \"{{ dict(range(300) | map('string') | zip(range(300))) }}\", cacheable: true}\n"
+        + "    - include_tasks: inner.yml\n      loop: [1, 2]\n      loop_control: {loop_var: round}\n"
+    )
+    lab.write(
+        # until keeps these in threads; inline they would not meet.
+        "- set_fact: {'new_{{ round }}_{{ n }}': \"{{ groups['many'] | map('extract', hostvars, 'base')"
+        " | map('length') | sum }}\", cacheable: true}\n"
+        "  until: true\n  retries: 1\n  delay: 0\n"
+        "- group_by: {key: 'g_{{ round }}_{{ n % 4 }}'}\n  until: true\n  retries: 1\n  delay: 0\n"
+        "- debug: {msg: \"{{ groups.values() | map('length') | sum }} {{ groups['many'] | map('extract', hostvars,"
+        " 'group_names') | map('length') | sum }}\"}\n  until: true\n  retries: 1\n  delay: 0\n",
+        "inner.yml",
+    )
+    run = lab.run(play, LINEAR, hosts=16, forks=16, TEST_SWITCH_INTERVAL="0.00001")
+    assert run.returncode == 0, run.output[-3000:]
+    assert run.tasks["thread"]["waits"] == 16 * 6
+
+
+def test_plugins_are_loaded_whole_whatever_thread_asks_first(lab: Lab) -> None:
+    """16 threads meet lookups, filters and tests that nothing has loaded before."""
+    play = lab.write(
+        HEAD
+        + "    - name: cold\n      until: true\n      retries: 1\n      delay: 0\n      debug:\n"
+        + "        msg: \"{{ lookup('sequence', 'count=2') }} {{ lookup('dict', {}) }} {{ [1] | zip([2]) | list }}"
+        + " {{ 'x' | hash('md5') }} {{ '1' is version('1', '==') }} {{ query('nested', [1], [2]) }}"
+        + " {{ lookup('ini', 'a', file='none.ini', errors='ignore') }} {{ [1, 2] is superset([1]) }}\"\n"
+    )
+    for _repeat in range(3):
+        run = lab.run(play, LINEAR, hosts=16, forks=16, TEST_SWITCH_INTERVAL="0.00001")
+        assert run.returncode == 0, run.output[-3000:]
+
+
+def test_forks_beside_busy_threads_never_hang(lab: Lab) -> None:
+    """free: some hosts are always in threads while others are forked."""
+    tasks = "".join(
+        f"    - {{command: 'echo {{{{ hidden if (n + {number}) % 3 == 0 else 1 }}}}', vars: *hidden}}\n"
+        f"    - {{name: d{number}, debug: {{msg: '{{{{ hostvars | length }}}}'}}}}\n"
+        for number in range(6)
+    )
+    head = (
+        "- hosts: localhost\n  gather_facts: false\n  vars: &hidden {hidden: \"{{ lookup('pipe', 'echo x') }}\"}\n"
+        + HEAD
+    )
+    run = lab.run(lab.write(head + tasks), OURS + "free", hosts=8, forks=8, timeout=120)
+    assert run.returncode == 0, run.output[-3000:]
+    assert run.tasks["fork"]["lookup:pipe"] >= 12
+    assert len([event for event in run.events if event["event"] == "v2_runner_on_ok"]) == 8 * 12
+
+
+def test_a_failing_task_opens_the_debugger_as_under_core(lab: Lab) -> None:
+    play = lab.write(
+        HEAD + "    - {name: fails, fail: {msg: no}, debugger: on_failed}\n    - {name: next, debug: {msg: 1}}\n"
+    )
+    core, ours = lab.both(play, hosts=1, forks=1, stdin="p task.name\nc\n")
+    assert ours.output.count("(debug)>") == core.output.count("(debug)>") == 2
+    assert "'fails'" in ours.output or "fails" in ours.output
+    assert ours.tasks == {"fork": {"debugger": 1}}
+
+
+def test_redo_in_the_debug_strategy_runs_the_task_again(lab: Lab) -> None:
+    play = lab.write(HEAD + "    - {name: fails, fail: {msg: '{{ n }}'}}\n    - {name: next, debug: {msg: 1}}\n")
+    core, ours = lab.both(play, "debug", hosts=1, forks=1, stdin="task.args['msg'] = 'second'\nr\nc\n")
+    assert not differences(core.events, ours.events)
+    assert len([each for each in ours.events if each["event"] == "v2_runner_on_failed"]) == 2
+
+
+def test_a_pause_without_a_terminal_behaves_as_under_core(lab: Lab) -> None:
+    play = lab.write(HEAD + "    - {name: waits, pause: {seconds: 1}}\n    - {name: asks, pause: {prompt: yes?}}\n")
+    core, ours = lab.both(play, hosts=2, forks=2)
+    assert not [each for each in differences(core.events, ours.events) if "asks" not in each and "waits" not in each]
+    assert ours.tasks == {"fork": {"prompt": 2}}
+    assert ours.returncode == core.returncode
+
+
+def test_memory_of_a_result_is_not_shared_between_hosts(lab: Lab) -> None:
+    play = lab.write(
+        HEAD
+        + "    - {name: once, set_fact: {shared: [1]}, run_once: true}\n"
+        + "    - {name: append, debug: {msg: '{{ shared.append(n) }}{{ shared }}'}}\n"
+        + "    - {name: still, debug: {msg: '{{ shared }}'}}\n"
+    )
+    core, ours = lab.both(play, hosts=4, forks=4)
+    assert not differences(core.events, ours.events)
+    assert {json.dumps(each["msg"]) for each in ours.results("still").values()} == {"[1]"}
