@@ -23,36 +23,25 @@ import importlib.machinery
 import importlib.util
 import marshal
 import os
-import pwd
-import stat
 import sys
+import types
 
 PACKAGES = ("ansible_mitogen_svc", "ansible_mitogen_svc.wire", "ansible_mitogen_svc.target", "mitogen")
 
 
-def trusted_store():
-    """Path of this user's store, created when missing; None when somebody else could write there."""
-    try:
-        home = pwd.getpwuid(os.geteuid()).pw_dir
-        root = os.path.join(home, ".cache", "ansible_mitogen_svc")
-        os.makedirs(os.path.dirname(root), 0o755, exist_ok=True)
-        try:
-            os.mkdir(root, 0o700)
-        except FileExistsError:
-            pass
-        found = os.lstat(root)
-    except (KeyError, OSError):
-        return None
-    private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
-    return root if private else None
+def load_private_place(sources):
+    """Run the module that knows whether a directory can be trusted; the only one compiled each time."""
+    module = types.ModuleType(PRIVATE_PLACE.decode())
+    exec(compile(sources[PRIVATE_PLACE], f"<{module.__name__}>", "exec", dont_inherit=True), module.__dict__)
+    sys.modules[module.__name__] = module
+    return module
 
 
-def compiled(sources):
-    """Code objects of `sources` ({name: text}), from the store when it has them.
+def compiled(sources, store):
+    """Code objects of `sources` ({name: text}), from the directory `store` (or None) when it has them.
 
-    A file of the store starts with the sha256 of its rest, so that a torn or damaged one is noticed.
+    A file there starts with the sha256 of its rest, so that a torn or damaged one is noticed.
     """
-    store = trusted_store()
     digest = hashlib.sha256()
     for name, text in sources.items():
         digest.update(name + b"\0" + text + b"\0")
@@ -117,7 +106,7 @@ def become_zygote(input_fd, output_fd):
     name_process("svc-zygote")
     from ansible_mitogen_svc.target import zygote
 
-    zygote.main(input_fd, output_fd, trusted_store())
+    zygote.main(input_fd, output_fd, None)
 
 
 def fork_zygote(inherited):
@@ -168,7 +157,8 @@ def main(sections):
     # A zygote has no use for mitogen, and a smaller process forks faster.
     if role == b"zygote":
         sources = {name: text for name, text in sources.items() if name not in (b"mitogen.core", AGENT)}
-    sys.meta_path.insert(0, Bundle(compiled(sources)))
+    store = load_private_place(sources).default_root()
+    sys.meta_path.insert(0, Bundle(compiled(sources, store)))
     sys.argv[:] = [""]
     if role == b"zygote":
         become_zygote(0, 1)
@@ -177,4 +167,5 @@ def main(sections):
 
 
 AGENT = b"ansible_mitogen_svc.target.agent"
+PRIVATE_PLACE = b"ansible_mitogen_svc.target.private_place"
 main(globals()["SECTIONS"])

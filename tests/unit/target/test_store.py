@@ -13,7 +13,7 @@ import zipfile
 
 import pytest
 
-from ansible_mitogen_svc.target import bundle, store
+from ansible_mitogen_svc.target import bundle, private_place, store
 from ansible_mitogen_svc.target.slots import JobZips
 
 
@@ -45,7 +45,7 @@ def test_everything_in_the_store_is_for_its_owner_alone(place: store.Store) -> N
 
 def test_a_store_that_was_open_to_others_is_closed_to_them_before_use(tmp_path: pathlib.Path) -> None:
     (tmp_path / 'store').mkdir(mode=0o755)
-    assert store.make_private(str(tmp_path / 'store'))
+    assert private_place.make_private(str(tmp_path / 'store'))
     assert (tmp_path / 'store').stat().st_mode & 0o777 == 0o700
 
 
@@ -55,8 +55,8 @@ def test_a_store_of_another_user_or_below_another_users_directory_is_refused(tmp
     for path in (tmp_path / 'theirs', tmp_path / 'parent'):
         path.mkdir(mode=0o700)
         os.chown(path, nobody.pw_uid, nobody.pw_gid)
-    assert not store.make_private(str(tmp_path / 'theirs'))
-    assert not store.make_private(str(tmp_path / 'parent' / 'store'))
+    assert not private_place.make_private(str(tmp_path / 'theirs'))
+    assert not private_place.make_private(str(tmp_path / 'parent' / 'store'))
 
 
 def test_pruning_removes_what_was_used_least_recently_and_leaves_running_jobs_alone(place: store.Store) -> None:
