@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""What the statistics file must show on a real host: nothing shipped twice, one round trip a task, jobs side by side."""
+"""What the statistics file must show on a real host: nothing shipped twice, one round trip a task, jobs in parallel."""
 from __future__ import annotations
 
 import datetime
