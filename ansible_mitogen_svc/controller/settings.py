@@ -93,9 +93,10 @@ def _value(plugin_name: str, option: str, variables: dict[str, Any]) -> tuple[An
         value, origin = constants.config.get_config_value_and_origin(
             option, plugin_type="strategy", plugin_name=plugin_name, variables=variables
         )
-    except AnsibleError as error:
+    except AnsibleError:
         raw, source = _raw(plugin_name, option, variables)
-        raise _invalid(option, raw, source, _remedy(_definitions(plugin_name)[option])) from error
+        # Core's own words would be shown behind ours, as the cause; they say nothing that ours do not.
+        raise _invalid(option, raw, source, _remedy(_definitions(plugin_name)[option])) from None
     return value, str(origin)
 
 

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Lets a test choose how often Python changes threads in the ansible-playbook it starts."""
+"""What a test changes in the ansible-playbook it starts, named by environment variables.
+
+TEST_SWITCH_INTERVAL: seconds after which Python changes threads. TEST_CORE_VERSION: what ansible-core says it is.
+TEST_CORE_LACKS: take away something
+that our adapter for the newest core needs.
+"""
 
 from __future__ import annotations
 
@@ -9,3 +14,14 @@ import sys
 
 if "TEST_SWITCH_INTERVAL" in os.environ:
     sys.setswitchinterval(float(os.environ["TEST_SWITCH_INTERVAL"]))
+
+if "TEST_CORE_VERSION" in os.environ:
+    import ansible.release
+
+    ansible.release.__version__ = os.environ["TEST_CORE_VERSION"]
+
+if "TEST_CORE_LACKS" in os.environ:
+    # A name that our adapter uses and core itself does not.
+    from ansible._internal._worker._inventory_rpc import InventoryRPC
+
+    del InventoryRPC.add_host.__wrapped__

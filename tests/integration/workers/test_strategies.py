@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""free, host_pinned and debug beside linear: core's behaviour, and results under the task they belong to."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from conftest import OURS, Lab
+from streams import differences
+
+pytestmark = pytest.mark.timeout(300)
+HEAD = "- hosts: many\n  gather_facts: false\n  tasks:\n"
+
+
+@pytest.mark.parametrize("strategy", ["free", "host_pinned"])
+def test_each_host_sees_the_events_it_sees_under_core(every_core: Lab, strategy: str) -> None:
+    core, ours = every_core.both("modules.yml", strategy, hosts=3, forks=3)
+    found = differences(core.events, ours.events, lockstep=False)
+    assert not found, "\n".join(found[:5])
+    assert {"thread", "fork", "inline"} == set(ours.tasks)
+
+
+@pytest.mark.parametrize("strategy", ["free", "host_pinned"])
+def test_output_stands_under_its_own_task(lab: Lab, strategy: str) -> None:
+    """The default callback prints a banner whenever a result belongs to another task than the last line did."""
+    tasks = "".join(
+        f"    - {{name: task {number}, debug: {{msg: 'of task {number} for {{{{ n }}}}'}}, until: true,"
+        f" retries: 1, delay: 0}}\n"
+        for number in range(8)
+    )
+    run = lab.run(lab.write(HEAD + tasks), OURS + strategy, hosts=8, forks=8, TEST_SWITCH_INTERVAL="0.0001")
+    current, shown = "", 0
+    for line in run.output.splitlines():
+        if banner := re.match(r"TASK \[task (\d)\]", line):
+            current = banner[1]
+        if result := re.search(r"of task (\d) for", line):
+            assert result[1] == current, run.output
+            shown += 1
+    assert shown == 64
+    assert run.tasks == {"thread": {"waits": 64}}
+
+
+def test_free_hosts_do_not_wait_for_each_other(lab: Lab) -> None:
+    play = lab.write(
+        HEAD
+        + '    - {name: slow, command: "sleep {{ 4 if n == 1 else 0 }}"}\n'
+        + "    - {name: next, command: echo}\n"
+        + "    - {name: forked, command: echo, timeout: 30}\n"
+    )
+    run = lab.run(play, OURS + "free", hosts=3, forks=3)
+    order = [(each["host"], each["task"]) for each in run.events if each["event"] == "v2_runner_on_ok"]
+    assert order.index(("h03", "forked")) < order.index(("h01", "slow")), order
+
+
+def test_pinned_hosts_go_to_their_end_before_others_start(lab: Lab) -> None:
+    play = lab.write(HEAD + "".join(f"    - {{name: t{number}, command: echo}}\n" for number in range(3)))
+    run = lab.run(play, OURS + "host_pinned", hosts=3, forks=1)
+    order = [each["host"] for each in run.events if each["event"] == "v2_runner_on_ok"]
+    assert order == ["h01"] * 3 + ["h02"] * 3 + ["h03"] * 3
+
+
+def test_handlers_of_free_hosts_run_once_for_each(lab: Lab) -> None:
+    play = lab.write(
+        HEAD
+        + "    - {name: a, command: echo, notify: h}\n    - {name: b, command: echo, notify: h}\n"
+        + "  handlers:\n    - {name: h, command: echo}\n"
+    )
+    run = lab.run(play, OURS + "free", hosts=4, forks=4)
+    assert run.returncode == 0 and set(run.results("h")) == {"h01", "h02", "h03", "h04"}
+    assert len([each for each in run.events if each.get("task") == "h" and each["event"] == "v2_runner_on_ok"]) == 4
+
+
+def test_an_include_in_a_free_play_reaches_each_host(lab: Lab) -> None:
+    lab.write("- {name: inner, command: 'echo {{ item }}', loop: [1, 2]}\n", "inner.yml")
+    play = lab.write(HEAD + "    - include_tasks: inner.yml\n    - {name: after, debug: {msg: 1}}\n")
+    run = lab.run(play, OURS + "free", hosts=4, forks=2)
+    assert len(run.results("inner", "v2_runner_on_ok")) == len(run.results("after")) == 4
+
+
+def test_a_worker_process_that_dies_ends_the_run_instead_of_hanging_it(lab: Lab) -> None:
+    """Under core's free strategy such a run never ends."""
+    play = lab.write(HEAD + "    - {name: dies, debug: {msg: \"{{ lookup('pipe', 'kill -9 $PPID') }}\"}}\n")
+    for strategy in ("linear", "free"):
+        run = lab.run(play, OURS + strategy, hosts=2, forks=2, timeout=60)
+        assert run.returncode != 0 and "A worker was found in a dead state" in run.output, run.output

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""An ansible-core newer than those we know: used when it has what we need, else left alone, with one warning."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import OURS, Lab
+
+pytestmark = pytest.mark.timeout(120)
+PLAY = (
+    "- hosts: many\n  gather_facts: false\n  tasks:\n    - {name: first, command: echo}\n"
+    "- hosts: many\n  gather_facts: false\n  tasks:\n    - {name: second, debug: {msg: 1}}\n"
+)
+
+
+def test_a_newer_core_with_the_names_we_use_is_used(lab: Lab) -> None:
+    run = lab.run(lab.write(PLAY), OURS + "linear", hosts=2, TEST_CORE_VERSION="2.99.0")
+    assert run.returncode == 0 and "does not know" not in run.output
+    assert set(run.tasks) == {"thread", "inline"}
+
+
+def test_a_newer_core_without_them_runs_as_if_we_were_not_there(lab: Lab) -> None:
+    run = lab.run(
+        lab.write(PLAY),
+        OURS + "linear",
+        hosts=2,
+        TEST_CORE_VERSION="2.99.0",
+        TEST_CORE_LACKS="yes",
+    )
+    assert run.returncode == 0, run.output
+    assert run.output.count("does not know ansible-core 2.99.0") == 1
+    assert set(run.results("first")) == set(run.results("second")) == {"h01", "h02"}
+    assert not run.statistics
