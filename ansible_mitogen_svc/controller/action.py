@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 import types
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, cast
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller.connection import AcceleratedConnection, Job
+from ansible_mitogen_svc.controller.identity import InterpreterFailed
 from ansible_mitogen_svc.controller.payload import NotSplit, Payload
 from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.services.bootstrap import zygote_arguments
@@ -52,6 +54,8 @@ class AcceleratedAction(_Core):
     _svc_environment: dict[str, Any] | None = None
     #: What core last chose to run a Python module with.
     _svc_interpreter = ""
+    #: The same, as it stood in a module's command.
+    _svc_spelling = ""
     #: Above 0 while core runs a command whose output nobody reads as a terminal's.
     _svc_no_terminal = 0
 
@@ -63,6 +67,7 @@ class AcceleratedAction(_Core):
         self._svc_bits = built[0]
         if built[0].module_style == "new" and built[0].shebang:
             self._svc_interpreter = built[0].shebang.replace("#!", "", 1).strip()
+            self._svc_spelling = ""
         return built
 
     def _svc_make_way(self, module_name: str, module_args: Any, *unused: Any, **more: Any) -> None:
@@ -89,16 +94,29 @@ class AcceleratedAction(_Core):
         self, cmd: str, sudoable: bool = True, in_data: bytes | None = None, *args: Any, **kwargs: Any
     ) -> Any:
         connection = self._connection
+        given = cmd, in_data
         job = self._svc_module_job(in_data)
         if job is None and (self._svc_no_terminal or in_data is not None or not sudoable):
             job = self._svc_snippet_job(cmd, sudoable, in_data)
         if job is not None and job.interpreter:
-            cmd, in_data = f"{job.interpreter} {zygote_arguments()}", None
+            cmd, in_data = f"{self._svc_spelled(job, cmd)} {zygote_arguments()}", None
         connection.svc_job = job
         try:
             return super()._low_level_execute_command(cmd, sudoable, in_data, *args, **kwargs)
+        except InterpreterFailed as failure:
+            self._svc_count("cold", "interpreter did not start")
+            display.vvv(f"what core's own way makes of it is the result: {failure}", host=connection.svc_name)
+            connection.svc_job = None
+            return super()._low_level_execute_command(given[0], sudoable, given[1], *args, **kwargs)
         finally:
             connection.svc_job = None
+
+    def _svc_spelled(self, job: Job, cmd: str) -> str:
+        """The interpreter as core wrote it into a module's command: quoted since 2.21, before that a piece of shell."""
+        if job.payload is not None:
+            quoted = shlex.quote(job.interpreter)
+            self._svc_spelling = quoted if quoted in cmd else job.interpreter
+        return self._svc_spelling or job.interpreter
 
     def _svc_snippet_job(self, cmd: str, sudoable: bool, in_data: bytes | None) -> Job:
         """The job for a shell command that needs no terminal.

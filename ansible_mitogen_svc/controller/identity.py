@@ -80,11 +80,16 @@ class NotBecome(Exception):
     stderr: bytes
 
 
+class InterpreterFailed(Exception):
+    """The command became, but what it ran is no Python that could be made a zygote; the text says what it was."""
+
+
 def zygote_for(target: Target, identity: Identity) -> tuple[Zygote, str]:
     """The zygote of an identity, started when it is not there, and the path its interpreter goes by.
 
     :raises EscalationRefused: the become command refused or was silent.
     :raises NotBecome: it ended.
+    :raises InterpreterFailed: it did not, and the interpreter is none.
     :raises TargetLost: the connection ended.
     """
     known = target.zygote(identity.name)
@@ -120,7 +125,7 @@ def _start(target: Target, identity: Identity) -> tuple[Zygote, str]:
     except BaseException as error:
         target.cast(AGENT, {"op": "abandon", "identity": identity.name, "zygote": number})
         if isinstance(error, (ZygoteLost, AnswerTimeout, JobRefused)):
-            raise NotBecome(None, b"", str(error).encode()) from error
+            raise InterpreterFailed(str(error)) from error
         raise
     counters.add("identities", "started")
     return target.add_zygote(identity.name, number, hello, hello.executable), hello.executable
