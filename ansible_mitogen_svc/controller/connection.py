@@ -190,9 +190,15 @@ class AcceleratedConnection(ReachingConnection):
         try:
             return self._svc_run_in_zygote(target, job, zygote, executable)
         except ZygoteGone:
-            # Retired, or killed since: start another one.
-            target.forget_zygote(zygote.number)
-            return self._svc_run_in_zygote(target, job, *self._svc_zygote(target, job, command))
+            # Retired or killed since, or of an interpreter that was replaced: start another one.
+            return self._svc_run_in_another_zygote(job, command)
+
+    def _svc_run_in_another_zygote(self, job: Job, command: str) -> Outcome:
+        target = self.svc_target()
+        if target is None:
+            reason = self.svc_unavailable
+            raise AnsibleConnectionFailure(f"No agent can be started on {self.svc_name} any more: {reason}")
+        return self._svc_run_in_zygote(target, job, *self._svc_zygote(target, job, command))
 
     def _svc_run_in_zygote(self, target: Target, job: Job, zygote: Zygote, executable: str) -> Outcome:
         if zygote.number != target.login_number:
@@ -224,9 +230,14 @@ class AcceleratedConnection(ReachingConnection):
         self, target: Target, zygote: Zygote, header: dict[str, Any], blobs: list[bytes]
     ) -> Answer:
         """`svc_call` for a job, after the steps that wait."""
+        waiting = Steps(list(self.svc_steps.steps), list(self.svc_steps.blobs), self.svc_steps.size)
         steps, data = self.svc_steps.take(first_blob=len(blobs))
         header.update(cwd=to_text(self.cwd) if getattr(self, "cwd", None) else None, umask=None, steps=steps)
-        return self.svc_call(target, zygote, header, [*blobs, *data])
+        try:
+            return self.svc_call(target, zygote, header, [*blobs, *data])
+        except ZygoteGone:
+            self.svc_steps = waiting
+            raise
 
     def _svc_zygote(self, target: Target, job: Job, command: str) -> tuple[Zygote, str]:
         identity = identities.identify(command, job.interpreter, self.become, self._svc_become_timeout())
@@ -246,14 +257,24 @@ class AcceleratedConnection(ReachingConnection):
         try:
             return target.run(zygote, header, blobs)
         except ZygoteLost:
-            if zygote.number == target.login_number:
-                # Without it there is nothing to write files or run snippets with: the whole target starts again.
-                session_lifecycle.current().disconnect(target)
-            else:
-                target.forget_zygote(zygote.number)
+            self._svc_give_up(target, zygote)
             raise
         except JobRefused as error:
+            if error.kind == "InterpreterChanged":
+                # Nothing was started. A new zygote is a new process of the interpreter that is there now.
+                self._svc_give_up(target, zygote)
+                raise ZygoteGone(str(error)) from None
             raise AnsibleError(f"The task could not be started on {self.svc_name}: {error}") from error
+
+    @staticmethod
+    def _svc_give_up(target: Target, zygote: Zygote) -> None:
+        """A zygote is of no more use."""
+        if zygote.number == target.login_number:
+            # Without it there is nothing to write files or run snippets with: the whole target starts again.
+            session_lifecycle.current().disconnect(target)
+        else:
+            target.forget_zygote(zygote.number)
+            target.cast(AGENT, {"op": "stop", "zygote": zygote.number})
 
     def _svc_execute(self, target: Target, command: str, in_data: bytes | None) -> Outcome:
         zygote = target.zygote(LOGIN)

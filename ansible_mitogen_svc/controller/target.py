@@ -83,11 +83,13 @@ class JobRefused(Exception):
     """The zygote could not start a job.
 
     Attributes:
-        failed_step: index of the step that failed, or None.
+        kind: type of the error, as docs/protocol.md names them; ``step`` for a step that failed.
+        failed_step: index of that step, or None.
     """
 
-    def __init__(self, message: str, failed_step: int | None = None) -> None:
+    def __init__(self, message: str, kind: str, failed_step: int | None = None) -> None:
         super().__init__(message)
+        self.kind = kind
         self.failed_step = failed_step
 
 
@@ -169,12 +171,13 @@ class Target:
         except frames.FrameError as error:
             raise TargetLost(f"malformed answer of the agent: {error}") from error
         if "lost" in answer.header:
-            kind = ZygoteGone if answer.header.get("undelivered") else ZygoteLost
-            raise kind(_how_it_died(answer.header))
+            lost = ZygoteGone if answer.header.get("undelivered") else ZygoteLost
+            raise lost(_how_it_died(answer.header))
         if "failed_step" in answer.header:
-            raise JobRefused(str(answer.header["error"].get("message")), int(answer.header["failed_step"]))
+            raise JobRefused(str(answer.header["error"].get("message")), "step", int(answer.header["failed_step"]))
         if "error" in answer.header:
-            raise JobRefused(f"{answer.header['error'].get('type')}: {answer.header['error'].get('message')}")
+            kind = str(answer.header["error"].get("type"))
+            raise JobRefused(f"{kind}: {answer.header['error'].get('message')}", kind)
         return answer
 
     def cast(self, number: int, header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> None:
@@ -184,7 +187,7 @@ class Target:
     @property
     def login_number(self) -> int:
         """Number of the login user's zygote."""
-        return self._zygotes[LOGIN].number
+        return LOGIN_ZYGOTE
 
     def ensure_code(self, zygote: Zygote, manifest: Manifest) -> None:
         """See to it that a run of `manifest` will find its code.
