@@ -10,7 +10,7 @@ A target is a directory with ``playbook.yml`` and, where needed, ``target.yml``:
 ``returncode``   what ansible-playbook has to end with (0)
 ``long``         true: only with ``-m long``
 ``volatile``     list of {field, reason, task}: fields that may differ, see `rig.results.Tolerance`
-``cold``         {reason in the statistics: why modules of this target cannot run in the zygote}
+``cold``         {reason in the statistics, * wild: why modules of this target do not run in the zygote}
 
 While working on our side, RIG_CORE_RESULTS=DIRECTORY keeps the runs under core there and uses them again as long as
 the target, the rig and ansible-core are the same; without it both sides always run.
