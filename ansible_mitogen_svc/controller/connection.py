@@ -143,7 +143,11 @@ class AcceleratedConnection(ReachingConnection):
         if target is None:
             super().put_file(in_path, out_path)
             return
-        source = os.path.join(getattr(self, "cwd", None) or "", in_path)
+        # 2.19 and 2.20 have bytes in both.
+        place, name = (
+            to_text(each, errors="surrogate_or_strict") for each in (getattr(self, "cwd", None) or "", in_path)
+        )
+        source = os.path.join(place, name)
         with open(to_bytes(source, errors="surrogate_or_strict"), "rb") as file:
             self._svc_guard(lambda: file_transfer.put(self, target, file, out_path))
 
@@ -173,8 +177,7 @@ class AcceleratedConnection(ReachingConnection):
         except TargetLost:
             ended = session_lifecycle.current().explain_end(self.svc_last_target)
             raise AnsibleConnectionFailure(
-                f"The connection to {self.svc_name} was lost while the task ran: {ended}. "
-                f"The next task connects again."
+                f"The connection to {self.svc_name} was lost while the task ran: {ended}. The next task connects again."
             ) from None
         except ZygoteLost as error:
             raise AnsibleConnectionFailure(
