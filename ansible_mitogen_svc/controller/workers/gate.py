@@ -8,10 +8,11 @@ Theory of operation
    target's reply) are inside `ForkGate.blocking`; the transport does that, in whatever thread.
 2. The main thread closes the gate before it forks. No task starts, and no thread returns from a blocking wait, until
    it opens again.
-3. Threads that are in neither place are somewhere in Python code or in some other wait. They count as *still* when two
-   looks at their stack, a few milliseconds apart, show the same instruction, and nothing on the stack belongs to the
-   import system: then they wait for something outside, and hold no lock that a child needs but those that are taken
-   for the fork.
+3. Threads that are in neither place are somewhere in Python code or in some other wait. They count as *still* when
+   three looks, a few milliseconds apart, show each of them at the same instruction, asleep, and not woken in between
+   (the kernel counts how often it ran), and nothing on its stack belongs to the import system. Then all wait for
+   something outside, none for the interpreter, and they hold no lock that a child needs but those that are taken for
+   the fork. Where there is no /proc, only the instructions are compared.
 4. A thread that never comes to rest is waited for up to a limit; the fork then happens all the same, and is counted as
    `unsettled` in `statistics()`.
 5. While it waits the main thread must go on answering requests of the threads (add_host), or both wait for ever: the
@@ -29,7 +30,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
-#: Seconds between two looks at the threads' stacks.
+#: Number of equal looks that make a thread still, and seconds between two of them.
+EQUAL_LOOKS = 3
 LOOK_INTERVAL = 0.003
 #: Seconds after which a fork is made although a thread does not come to rest.
 SETTLE_LIMIT = 5.0
@@ -50,7 +52,8 @@ class ForkGate:
     def __init__(self) -> None:
         self._state = threading.Condition()
         self._closed = False
-        self._running: set[int] = set()
+        #: Threads inside a task and not in a blocking wait: identity and the kernel's number for it.
+        self._running: dict[int, int] = {}
         self._local = threading.local()
         self._counts = {"closed": 0, "waited": 0, "unsettled": 0}
         os.register_at_fork(after_in_child=self._forget)
@@ -58,7 +61,7 @@ class ForkGate:
     def _forget(self) -> None:
         self._state = threading.Condition()
         self._closed = False
-        self._running = set()
+        self._running = {}
         self._local = threading.local()
 
     def statistics(self) -> GateStatistics:
@@ -69,11 +72,11 @@ class ForkGate:
         with self._state:
             while self._closed:
                 self._state.wait()
-            self._running.add(threading.get_ident())
+            self._running[threading.get_ident()] = threading.get_native_id()
 
     def _leave(self) -> None:
         with self._state:
-            self._running.discard(threading.get_ident())
+            self._running.pop(threading.get_ident(), None)
             if self._closed:
                 self._state.notify_all()
 
@@ -127,15 +130,17 @@ class ForkGate:
 
     def _settle(self, meanwhile: Callable[[], None]) -> bool:
         limit = time.monotonic() + SETTLE_LIMIT
-        before: dict[int, tuple[int, int]] | None = None
+        before: dict[int, Look] | None = None
+        equal = 1
         while time.monotonic() < limit:
             meanwhile()
             with self._state:
                 if not self._running:
                     return True
-                running = set(self._running)
-            now = _positions(running)
-            if before is not None and now is not None and now == before:
+                running = dict(self._running)
+            now = _look_at(running)
+            equal = equal + 1 if now is not None and now == before else 1
+            if equal == EQUAL_LOOKS:
                 return True
             before = now
             with self._state:
@@ -144,18 +149,34 @@ class ForkGate:
         return False
 
 
-def _positions(threads: set[int]) -> dict[int, tuple[int, int]] | None:
-    """Where each of `threads` is: its frame and instruction. `None` while one of them imports something."""
-    frames = sys._current_frames()
-    found: dict[int, tuple[int, int]] = {}
-    for ident in threads:
-        frame = frames.get(ident)
+#: A thread's frame and instruction, and how often the kernel has put it to sleep.
+Look = tuple[int, int, bytes]
+
+
+def _look_at(threads: dict[int, int]) -> dict[int, Look] | None:
+    """What each of `threads` does. `None` while one of them runs or imports something."""
+    found: dict[int, Look] = {}
+    for ident, native in threads.items():
+        slept = _slept(native)
+        frame = sys._current_frames().get(ident)
         if frame is None:
             continue
-        if _is_importing(frame):
+        if slept is None or _is_importing(frame):
             return None
-        found[ident] = (id(frame), frame.f_lasti)
+        found[ident] = (id(frame), frame.f_lasti, slept)
     return found
+
+
+def _slept(native: int) -> bytes | None:
+    """The kernel's counts of a thread's context switches; `None` while it is not asleep."""
+    try:
+        with open(f"/proc/self/task/{native}/status", "rb") as file:
+            status = file.read()
+    except OSError:
+        return b""
+    if b"\nState:\tR" in status:
+        return None
+    return status[status.find(b"\nvoluntary_ctxt_switches") :]
 
 
 def _is_importing(frame: FrameType | None) -> bool:

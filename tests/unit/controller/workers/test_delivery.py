@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The doorbell: order is kept, nothing is lost, at most one ring is under way."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+
+from ansible_mitogen_svc.controller.workers.delivery import Doorbell, TaskReporter
+
+
+def test_nothing_is_lost_between_many_threads_and_one_reader() -> None:
+    rings: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    outstanding, most = 0, 0
+
+    def ring() -> None:
+        nonlocal outstanding, most
+        outstanding += 1
+        most = max(most, outstanding)
+        rings.put(True)
+
+    bell, seen = Doorbell(ring), []
+
+    def worker(number: int) -> None:
+        for step in range(200):
+            bell.leave(lambda step=step: seen.append((number, step)))
+
+    def reader() -> None:
+        nonlocal outstanding
+        while rings.get():
+            outstanding -= 1
+            bell.answer()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        reading = threading.Thread(target=reader)
+        reading.start()
+        threads = [threading.Thread(target=worker, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        rings.put(False)
+        reading.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert most == 1
+    assert len(seen) == 16 * 200
+    for number in range(16):
+        assert [step for by, step in seen if by == number] == list(range(200))
+
+
+def test_a_result_stays_behind_the_callbacks_of_its_task() -> None:
+    waiting, seen = [], []
+    bell = Doorbell(lambda: waiting.append(bell.answer))
+    reporter = TaskReporter(bell, lambda method, value: (method, value), lambda *event: seen.append(event))
+    reporter.send_callback("item", 1)
+    reporter.deliver(seen.append, "result")
+    assert seen == []
+    waiting.pop()()
+    assert seen == [("item", 1), "result"] and not waiting
+
+
+def test_a_result_without_callbacks_takes_the_short_way() -> None:
+    seen: list[str] = []
+    reporter = TaskReporter(Doorbell(lambda: seen.append("rung")), lambda: ("", None), lambda *event: None)
+    reporter.deliver(seen.append, "result")
+    assert seen == ["result"]

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The choice of an adapter."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_mitogen_svc.controller.compat import probe
+
+
+@pytest.mark.parametrize(
+    ("version", "adapter"),
+    [
+        ("2.19.14", "RawResultsAdapter"),
+        ("2.20.0", "RawResultsAdapter"),
+        ("2.21.5", "UnifiedResultsAdapter"),
+        ("2.22.0rc1", "UnifiedResultsAdapter"),
+    ],
+)
+def test_known_versions_get_their_adapter(version: str, adapter: str, monkeypatch) -> None:
+    if probe.parse_version(version) in probe.RAW and probe.parse_version(probe.core_version) not in probe.RAW:
+        monkeypatch.setattr(probe, "core_version", version)
+        with pytest.raises(ImportError):  # the adapter is chosen, and core has not what it imports
+            probe.compatibility.__wrapped__()
+        return
+    monkeypatch.setattr(probe, "core_version", version)
+    assert type(probe.compatibility.__wrapped__().adapter).__name__ == adapter
+
+
+def test_a_core_that_lacks_a_name_is_not_used_and_the_name_is_told(monkeypatch) -> None:
+    monkeypatch.setattr(probe, "core_version", "3.0.0")
+    monkeypatch.setattr(probe, "_NAMES_USED", (("ansible.plugins.strategy", "StrategyBase._gone", frozenset()),))
+    found = probe.compatibility.__wrapped__()
+    assert found.adapter is None and "StrategyBase._gone" in found.problem and "3.0.0" in found.problem
+
+
+def test_a_method_with_other_parameters_counts_as_missing(monkeypatch) -> None:
+    names = (("ansible.plugins.strategy", "StrategyBase._queue_task", frozenset({"colour"})),)
+    monkeypatch.setattr(probe, "_NAMES_USED", names)
+    assert probe.missing_names() == ["ansible.plugins.strategy.StrategyBase._queue_task(colour)"]
+
+
+def test_a_core_older_than_the_oldest_is_not_used(monkeypatch) -> None:
+    monkeypatch.setattr(probe, "core_version", "2.18.3")
+    assert probe.compatibility.__wrapped__().adapter is None
