@@ -156,6 +156,8 @@ class AcceleratedAction(_Core):
     def _svc_why_files(self, bits: Any) -> str:
         if bits.module_style != "new":
             return f"module style {bits.module_style}"
+        if self._connection.svc_unavailable is not None:
+            return f"no agent: {self._connection.svc_unavailable}"
         return "async" if self._task.async_val else "files kept on the target"
 
     @staticmethod
