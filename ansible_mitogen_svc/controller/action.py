@@ -230,7 +230,8 @@ class AcceleratedAction(_Core):
         elif not isinstance(data, bytes):
             raise TypeError("data must be either a string or bytes")
         display.vvv(f"PUT {len(data)} bytes TO {remote_path}", host=self._connection.svc_name)
-        self._connection.svc_steps.add("put", remote_path, data=data)
+        # core puts it into a temporary file first, which only its owner may read
+        self._connection.svc_steps.add("put", remote_path, self._connection.svc_new_mode(0o600), data=data)
         return remote_path
 
     def _fixup_perms2(self, remote_paths: Any, remote_user: Any = None, execute: bool = True) -> Any:

@@ -149,7 +149,12 @@ class AcceleratedConnection(ReachingConnection):
         )
         source = os.path.join(place, name)
         with open(to_bytes(source, errors="surrogate_or_strict"), "rb") as file:
-            self._svc_guard(lambda: file_transfer.put(self, target, file, out_path))
+            mode = self.svc_new_mode(os.fstat(file.fileno()).st_mode)
+            self._svc_guard(lambda: file_transfer.put(self, target, file, out_path, mode))
+
+    def svc_new_mode(self, mode: int) -> int:
+        """What a file that is put gets as its mode: over ssh (sftp) that of the file here, locally the default."""
+        return 0o666 if self.transport == "local" else mode & 0o777
 
     def fetch_file(self, in_path: str, out_path: str) -> None:
         """Copy a file to the controller, as the login user, as core's plugins do."""
@@ -187,14 +192,14 @@ class AcceleratedConnection(ReachingConnection):
     def _svc_run_in_identity(self, target: Target, job: Job, command: str) -> Outcome:
         try:
             zygote, executable = self._svc_zygote(target, job, command)
+            try:
+                return self._svc_run_in_zygote(target, job, zygote, executable)
+            except ZygoteGone:
+                # Retired or killed since, or of an interpreter that was replaced: start another one.
+                return self._svc_run_in_another_zygote(job, command)
         except identities.NotBecome as error:
             counters.add("module_runs", "cold", "identity did not start")
             return error.rc if error.rc is not None else 1, error.stdout, error.stderr
-        try:
-            return self._svc_run_in_zygote(target, job, zygote, executable)
-        except ZygoteGone:
-            # Retired or killed since, or of an interpreter that was replaced: start another one.
-            return self._svc_run_in_another_zygote(job, command)
 
     def _svc_run_in_another_zygote(self, job: Job, command: str) -> Outcome:
         target = self.svc_target()

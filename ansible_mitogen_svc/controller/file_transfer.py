@@ -40,15 +40,16 @@ class Carrier(Protocol):
         """Ask a zygote."""
 
 
-def put(carrier: Carrier, target: Target, file: IO[bytes], out_path: str) -> None:
+def put(carrier: Carrier, target: Target, file: IO[bytes], out_path: str, mode: int) -> None:
     """Copy an open file of the controller to `out_path`, as the login user.
 
+    :param mode: what a new file gets, less the umask there.
     :raises AnsibleError: the target could not write it.
     """
     started = time.monotonic()
     display.vvv(f"PUT {file.name} TO {out_path}", host=target.name)
     data = file.read(CHUNK)
-    carrier.svc_steps.add("put", out_path, data=data)
+    carrier.svc_steps.add("put", out_path, mode, data=data)
     sent = len(data)
     if os.fstat(file.fileno()).st_size > sent:
         carrier.svc_flush()

@@ -66,7 +66,7 @@ def identify(command: str, interpreter: str, become: Any, timeout: float) -> Ide
     return Identity(command, interpreter, become if wrapped else None, timeout, digest.hexdigest())
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class NotBecome(Exception):
     """The command ended before it had become: what it left behind is the result of the task, as under core.
 

@@ -81,9 +81,9 @@ def _write(blobs: Sequence[bytes], path: str, mode: int | str, blob: int) -> Non
         raise
 
 
-def _put(blobs: Sequence[bytes], path: str, blob: int) -> None:
+def _put(blobs: Sequence[bytes], path: str, mode: int | str, blob: int) -> None:
     """Write a file as sftp's put does: in place, through links, keeping the mode of one that is there."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _octal(mode))
     try:
         _write_all(descriptor, blobs[blob])
     finally:
