@@ -44,7 +44,7 @@ class ProcessParts:
     def __init__(self, adapter: Any) -> None:
         from ansible_mitogen_svc.controller.compat.worker_process import worker_process_class
 
-        adapter.guard()
+        adapter.prepare_core()
         executor = executor_class(adapter.executor_base)
         self._stats_path: str | None = None
         self.threads = WorkerThreads()

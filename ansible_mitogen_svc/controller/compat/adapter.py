@@ -23,6 +23,7 @@ from ansible.plugins import loader as plugin_loader
 from ansible.utils.display import Display
 from ansible.vars.manager import VariableManager
 
+from ansible_mitogen_svc.controller.compat import caches
 from ansible_mitogen_svc.controller.workers.locks import guard_methods, loader_lock, variables_lock
 from ansible_mitogen_svc.controller.workers.plugin_policy import action_made, police
 
@@ -43,8 +44,9 @@ class CoreAdapter(ABC):
     #: Names of actions that only tell the strategy what to include.
     include_actions = frozenset(constants._ACTION_INCLUDE_TASKS) | frozenset(constants._ACTION_INCLUDE_ROLE)
 
-    def guard(self) -> None:
-        """Give core's plugin loader and variable manager the locks they lack. Once per process is enough."""
+    def prepare_core(self) -> None:
+        """Give core's plugin loader and variable manager the locks they lack, and shortcuts. Once per process."""
+        caches.install()
         guard_methods(
             plugin_loader.PluginLoader,
             ("find_plugin_with_context", "get_with_context", "add_directory"),

@@ -6,9 +6,9 @@
 
 Here and not in ``workers``, as it leans on private names of core.
 
-What happens around the fork, in this order (see ``workers/gate.py`` and ``workers/locks.py`` for the reasons): the gate
-closes and threads come to rest; the transport prepares; variables lock, loader lock, core's display lock; fork; the same
-backwards. The child starts with fresh locks, forgets the parent's session and never touches its sockets.
+What happens around the fork, in this order (for the reasons see ``workers/gate.py`` and ``workers/locks.py``): the gate
+closes, threads come to rest; the transport prepares; variables lock, loader lock, core's display lock; fork; the
+same backwards. The child starts with fresh locks, forgets the parent's session and never touches its sockets.
 """
 
 from __future__ import annotations
