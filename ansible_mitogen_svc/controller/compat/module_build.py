@@ -6,10 +6,11 @@ Installed once per process by the executor; used in any worker. Core packs each 
 the same sixty and more files of `ansible.module_utils` to learn what they import: most of 85 ms per module.
 
 Theory of operation
-1. ansible/executor/module_common.py parses a file with `ModuleDepFinder`; up to 2.20 `_compile_module_ast` is called before,
-   from 2.21 on inside. The first one's constructor is replaced, and up to 2.20 the second one.
+1. ansible/executor/module_common.py parses a file with `ModuleDepFinder`; up to 2.20 `_compile_module_ast` is
+   called before, from 2.21 on inside. The first one's constructor is replaced, and up to 2.20 the second one.
 2. For files of module_utils, and only for them, what a finder learned is kept by (name, content, whether it is a
-   package) and given to the next one. Core reads `submodules`, `optional_imports` and `embeds` of it and changes nothing.
+   package) and given to the next one. Core reads `submodules`, `optional_imports` and `embeds` of it and changes
+   nothing.
 3. Syntax trees are not kept: they are two orders of magnitude larger than what was learned from them.
 
 Checked on ansible-core 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1. Where a name or a signature differs nothing is replaced.
