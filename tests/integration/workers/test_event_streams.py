@@ -33,7 +33,7 @@ def test_modules_in_threads_and_processes_give_the_event_stream_of_core(every_co
 
 
 def test_with_worker_processes_only_the_event_stream_is_that_of_core(every_core: Lab) -> None:
-    core, ours = every_core.both("mixed.yml", "linear", ANSIBLE_MITOGEN_SVC_TASK_WORKERS="fork")
+    core, ours = every_core.both("mixed.yml", "linear", hosts=8, forks=8, ANSIBLE_MITOGEN_SVC_TASK_WORKERS="fork")
     check(differences(core.events, ours.events))
     assert list(ours.tasks) == ["fork"]
 

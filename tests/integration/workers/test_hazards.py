@@ -244,3 +244,40 @@ def test_memory_of_a_result_is_not_shared_between_hosts(lab: Lab) -> None:
     core, ours = lab.both(play, hosts=4, forks=4)
     assert not differences(core.events, ours.events)
     assert {json.dumps(each["msg"]) for each in ours.results("still").values()} == {"[1]"}
+
+
+SECRETS = """
+- hosts: many
+  gather_facts: false
+  tasks:
+    - {name: shown, debug: {msg: 'it is {{ secret }}'}}
+    - {name: by a module, command: 'echo {{ secret }}', register: echoed}
+    - {name: registered, debug: {var: echoed.stdout}}
+    - {name: by an exception, fail: {msg: 'no {{ secret }}'}, ignore_errors: true}
+    - {name: undefined, debug: {msg: '{{ secret.nothing.of_it }}'}, ignore_errors: true}
+    - {name: forked, command: 'echo {{ secret }}', timeout: 60}
+    - {name: items, debug: {msg: '{{ item }}'}, loop: ['{{ secret }}', other]}
+    - {name: hidden, command: 'echo {{ secret }}', no_log: true}
+"""
+
+
+def test_secrets_are_shown_and_masked_as_under_core(every_core: Lab) -> None:
+    """From 2.22 on core masks what came out of a vault, wherever it is shown; before, it does not."""
+    lab = every_core
+    (lab.directory / "password").write_text("of the vault")
+    encrypted = subprocess.run(
+        [lab.venv / "bin" / "ansible-vault", "encrypt_string", "--vault-password-file", lab.directory / "password"]
+        + ["--name", "secret", "f7-Very-secret-9e"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=lab.environment("linear"),
+    ).stdout
+    variables = lab.write(encrypted, "secrets.yml")
+    arguments = ["-v", "--vault-password-file", str(lab.directory / "password"), "-e", f"@{variables}"]
+    core, ours = lab.both(lab.write(SECRETS), "linear", *arguments, hosts=2, forks=2)
+    assert not differences(core.events, ours.events)
+    assert set(ours.tasks) == {"inline", "thread", "fork"}
+    # Lines of one run may come in another order, and an error may be shown once for both hosts.
+    assert ours.output.count("f7-Very-secret") == core.output.count("f7-Very-secret")
+    assert ours.output.count("REDACTED") == core.output.count("REDACTED")
