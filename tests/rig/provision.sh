@@ -52,12 +52,11 @@ while :; do
     sleep "$(cat /run/rig-pause 2>/dev/null || echo 0.2)"
 done
 INIT
-# a "reboot": every login session ends, sshd is away for two seconds, the boot id changes
+# a "reboot": every login session ends, sshd is away for two seconds, then the boot id is another one
 cat > /usr/local/sbin/rig-reboot <<'REBOOT'
 #!/bin/sh
 echo 2 > /run/rig-pause
-cat /proc/sys/kernel/random/uuid > /run/rig-boot-id
-setsid sh -c 'sleep 0.3; pkill -x sshd' > /dev/null 2>&1 < /dev/null &
+setsid sh -c 'sleep 0.3; pkill -x sshd; cat /proc/sys/kernel/random/uuid > /run/rig-boot-id' > /dev/null 2>&1 < /dev/null &
 REBOOT
 chmod 755 /usr/local/sbin/rig-init /usr/local/sbin/rig-reboot
 apt-get clean
