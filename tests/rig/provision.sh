@@ -55,6 +55,8 @@ INIT
 # a "reboot": every login session ends, sshd is away for two seconds, then the boot id is another one
 cat > /usr/local/sbin/rig-reboot <<'REBOOT'
 #!/bin/sh
+# the terminal goes with this session, maybe before setsid has left it
+trap '' HUP
 echo 2 > /run/rig-pause
 setsid sh -c 'sleep 0.3; pkill -x sshd; cat /proc/sys/kernel/random/uuid > /run/rig-boot-id' > /dev/null 2>&1 < /dev/null &
 REBOOT
