@@ -60,6 +60,9 @@ class TaskSession(Protocol):
     def known_target(self, key: str) -> Target | None:
         """The live target of a key, when this process has it already."""
 
+    def note_use(self, key: str, host: str) -> None:
+        """Note that an inventory host's tasks use a connection."""
+
     def disconnect(self, target: Target) -> None:
         """End the connection; the next `connect` starts anew."""
 
@@ -74,6 +77,21 @@ class Targets:
         # Guards `_by_key`.
         self._targets_lock = threading.Lock()
         self._by_key: dict[str, Target] = {}
+        self._uses: set[tuple[str, str]] = set()
+
+    def note_use(self, key: str, host: str) -> None:
+        """Note that an inventory host's tasks use a connection, perhaps one that another host's tasks made."""
+        if (key, host) not in self._uses:
+            self._uses.add((key, host))
+            self.tell_use(key, host)
+
+    def tell_use(self, key: str, host: str) -> None:
+        """Let the ConnectionService know of a use."""
+        raise NotImplementedError
+
+    def forget_uses(self, host: str) -> None:
+        """The connections of a host are reset: uses of the next ones are told again."""
+        self._uses = {use for use in self._uses if use[1] != host}
 
     def known_target(self, key: str) -> Target | None:
         """The live target of a key, when this process has it already."""

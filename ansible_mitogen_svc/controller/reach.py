@@ -75,6 +75,7 @@ class ReachingConnection(_Core):
         target = self._svc_known_target()
         if target is not None:
             if target is not self.svc_last_target:
+                session_lifecycle.current().note_use(target.key, self.svc_inventory_host)
                 counters.add("connections", "reused")
                 self.svc_last_target = target
             return target

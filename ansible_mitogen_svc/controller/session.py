@@ -23,6 +23,7 @@ import atexit
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import threading
 
@@ -85,10 +86,14 @@ class Session(Targets):
                 connected = service.call(self.pool, ConnectionService, "connect", **plan_arguments(plan))
         except service.CallFailed as error:
             raise start_failure(error) from None
-        self.connections.used_for(plan.key, host)
+        self.note_use(plan.key, host)
         hello = Hello.from_header(connected["hello"])
         target = Target(self._link, connected["context_id"], plan.key, plan.name, hello, self)
         return self.remember(target, self.router)
+
+    def tell_use(self, key: str, host: str) -> None:
+        """See Targets."""
+        self.connections.used_for(key, host)
 
     def offer(self, manifest: Manifest, context_id: int) -> None:
         """Let a target fetch the manifest's files."""
@@ -105,6 +110,7 @@ class Session(Targets):
 
     def reset_host(self, host: str) -> None:
         """End the connections of an inventory host."""
+        self.forget_uses(host)
         self.connections.reset(host)
 
     def close(self) -> None:
@@ -163,7 +169,13 @@ class SessionLifecycle:
         if self._worker is None:
             if self._session is None:
                 raise RuntimeError("the session was not started before this worker was forked")
-            self._worker = WorkerSession(self._session.path, self._session.splitter, self._session.module_cache)
+            # A task's timeout is an exception out of SIGALRM; in the middle of this it would leave a thread behind that
+            # nobody ends, and with it the process.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+            try:
+                self._worker = WorkerSession(self._session.path, self._session.splitter, self._session.module_cache)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self._worker
 
     def started(self) -> bool:

@@ -49,10 +49,14 @@ class WorkerSession(Targets):
             connected = service.call(self._parent, ConnectionService, "connect", **plan_arguments(plan))
         except service.CallFailed as error:
             raise start_failure(error) from None
-        service.call(self._parent, ConnectionService, "used_for", key=plan.key, host=host)
+        self.note_use(plan.key, host)
         hello = Hello.from_header(connected["hello"])
         target = Target(self._link, connected["context_id"], plan.key, plan.name, hello, self)
         return self.remember(target, self.router)
+
+    def tell_use(self, key: str, host: str) -> None:
+        """See Targets."""
+        service.call(self._parent, ConnectionService, "used_for", key=key, host=host)
 
     def offer(self, manifest: Manifest, context_id: int) -> None:
         """Let a target fetch the manifest's files; what the parent knew when this process was forked is not sent

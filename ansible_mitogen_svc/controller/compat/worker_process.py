@@ -14,6 +14,8 @@ same backwards. The child starts with fresh locks, forgets the parent's session 
 from __future__ import annotations
 
 import gc
+import os
+import threading
 from typing import Any
 
 from ansible.executor.process import worker as core_worker
@@ -21,6 +23,10 @@ from ansible.executor.process import worker as core_worker
 from ansible_mitogen_svc.controller.compat.adapter import CoreAdapter, QueuedTask
 from ansible_mitogen_svc.controller.workers.gate import ForkGate
 from ansible_mitogen_svc.controller.workers.locks import loader_lock, variables_lock
+
+
+#: Seconds that a worker process may take to end once its task has.
+EXIT_LIMIT = 5.0
 
 
 class GuardedWorkerProcess(core_worker.WorkerProcess):  # type: ignore[misc]
@@ -41,7 +47,13 @@ class GuardedWorkerProcess(core_worker.WorkerProcess):  # type: ignore[misc]
         gc.freeze()
         self.lifecycle.after_fork_in_child()
         core_worker.TaskExecutor = self.executor_class
-        super().run()
+        try:
+            super().run()
+        finally:
+            # The result is handed over. A thread that a task left behind must not keep the process, and its slot.
+            leave = threading.Timer(EXIT_LIMIT, os._exit, (0,))
+            leave.daemon = True
+            leave.start()
 
 
 def worker_process_class(executor: type, session_lifecycle: Any) -> type[GuardedWorkerProcess]:
