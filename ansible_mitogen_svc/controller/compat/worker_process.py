@@ -24,7 +24,6 @@ from ansible_mitogen_svc.controller.compat.adapter import CoreAdapter, QueuedTas
 from ansible_mitogen_svc.controller.workers.gate import ForkGate
 from ansible_mitogen_svc.controller.workers.locks import loader_lock, variables_lock
 
-
 #: Seconds that a worker process may take to end once its task has.
 EXIT_LIMIT = 5.0
 
