@@ -48,7 +48,9 @@ def gone(mark: str, jobs_go_on: bool = False) -> bool:
     while time.monotonic() < limit:
         left = processes(mark)
         if jobs_go_on:
-            left = [each for each in left if "async_wrapper" not in each and "sleep 60" not in each]
+            # The wrapper, the module's file that it runs, and what the module runs.
+            job = ("async_wrapper", "AnsiballZ_command.py", "sleep 60")
+            left = [each for each in left if not any(part in each for part in job)]
         if not left:
             return True
         time.sleep(0.2)
