@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import pytest
-from conftest import OURS, Lab
 from streams import differences
+
+from tests.integration.workers.conftest import OURS, Lab
 
 pytestmark = pytest.mark.timeout(400)
 

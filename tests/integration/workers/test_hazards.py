@@ -9,8 +9,9 @@ import pathlib
 import subprocess
 
 import pytest
-from conftest import OURS, Lab
 from streams import differences
+
+from tests.integration.workers.conftest import OURS, Lab
 
 pytestmark = pytest.mark.timeout(300)
 LINEAR = OURS + "linear"

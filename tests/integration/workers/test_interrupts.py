@@ -12,7 +12,8 @@ import time
 import uuid
 
 import pytest
-from conftest import OURS, Lab
+
+from tests.integration.workers.conftest import OURS, Lab
 
 pytestmark = pytest.mark.timeout(120)
 #: Seconds a run may take to end, on a machine that does other things as well.

@@ -8,7 +8,8 @@ import json
 import subprocess
 
 import pytest
-from conftest import OURS, Lab
+
+from tests.integration.workers.conftest import OURS, Lab
 
 pytestmark = pytest.mark.timeout(120)
 PLAY = "- hosts: many\n  gather_facts: false\n  tasks:\n    - {name: first, debug: {msg: 1}}\n"

@@ -15,7 +15,8 @@ import time
 from dataclasses import dataclass
 
 import pytest
-from conftest import OURS, Lab
+
+from tests.integration.workers.conftest import OURS, Lab
 
 ROUNDS = int(os.environ.get("TEST_SOAK_ROUNDS", "140"))
 

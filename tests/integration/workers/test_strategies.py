@@ -7,8 +7,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import OURS, Lab
 from streams import differences
+
+from tests.integration.workers.conftest import OURS, Lab
 
 pytestmark = pytest.mark.timeout(300)
 HEAD = "- hosts: many\n  gather_facts: false\n  tasks:\n"

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import OURS, Lab
+
+from tests.integration.workers.conftest import OURS, Lab
 
 pytestmark = pytest.mark.timeout(120)
 PLAY = (
