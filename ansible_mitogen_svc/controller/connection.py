@@ -34,16 +34,8 @@ from ansible_mitogen_svc.controller.escalation import EscalationRefused
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.reach import ReachingConnection
 from ansible_mitogen_svc.controller.session import session_lifecycle
-from ansible_mitogen_svc.controller.target import (
-    AGENT,
-    LOGIN,
-    Answer,
-    JobRefused,
-    Target,
-    Zygote,
-    ZygoteGone,
-    ZygoteLost,
-)
+from ansible_mitogen_svc.controller.target import AGENT, LOGIN, Target, Zygote
+from ansible_mitogen_svc.services.answers import Answer, JobRefused, ZygoteGone, ZygoteLost
 from ansible_mitogen_svc.services.link import TargetLost
 from ansible_mitogen_svc.statistics import counters
 

@@ -2,8 +2,8 @@
 # Copyright: The ansible_mitogen_svc authors
 """Files between the controller and a target, for the connection plugins' `put_file` and `fetch_file`.
 
-Called in a task worker. A small file is a step that travels with the next job; a large one goes in chunks, most of them
-unacknowledged: every `WINDOW` bytes one answer is waited for, so that memory is bounded on both sides.
+Called in a task worker. A small file is a step that travels with the task's next job; what does not fit into one
+message is the FileService's to move (services/file.py).
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ import os
 import time
 from typing import IO, Any, Protocol
 
-from ansible.module_utils.common.text.converters import to_bytes
+from ansible.errors import AnsibleError
+from ansible.module_utils.common.text.converters import to_text
 from ansible.utils.display import Display
 
-from ansible_mitogen_svc.controller.target import LOGIN, Answer, Target, Zygote
+from ansible_mitogen_svc import service
+from ansible_mitogen_svc.controller.session import session_lifecycle
+from ansible_mitogen_svc.controller.target import Target, round_trips
+from ansible_mitogen_svc.services.answers import ZygoteLost
+from ansible_mitogen_svc.services.file import CHUNK
+from ansible_mitogen_svc.services.link import TargetLost
 from ansible_mitogen_svc.statistics import counters
 
 display = Display()
-
-#: Bytes per message: enough to keep the link busy, little enough to let other messages pass.
-CHUNK = 128 * 1024
-#: Bytes under way before one answer is waited for.
-WINDOW = 8 << 20
-#: Bytes asked for at once when a file is fetched.
-READ_SIZE = 1 << 20
 
 
 class Carrier(Protocol):
@@ -36,9 +35,6 @@ class Carrier(Protocol):
     def svc_flush(self) -> None:
         """Carry out waiting steps."""
 
-    def svc_call(self, target: Target, zygote: Zygote, header: dict[str, Any], blobs: list[bytes]) -> Answer:
-        """Ask a zygote."""
-
 
 def put(carrier: Carrier, target: Target, file: IO[bytes], out_path: str, mode: int) -> None:
     """Copy an open file of the controller to `out_path`, as the login user.
@@ -47,31 +43,15 @@ def put(carrier: Carrier, target: Target, file: IO[bytes], out_path: str, mode: 
     :raises AnsibleError: the target could not write it.
     """
     started = time.monotonic()
-    display.vvv(f"PUT {file.name} TO {out_path}", host=target.name)
+    source = to_text(file.name, errors="surrogateescape")
+    display.vvv(f"PUT {source} TO {out_path}", host=target.name)
     data = file.read(CHUNK)
     carrier.svc_steps.add("put", out_path, mode, data=data)
     sent = len(data)
     if os.fstat(file.fileno()).st_size > sent:
         carrier.svc_flush()
-        zygote = target.zygote(LOGIN)
-        assert zygote is not None
-        sent += _push(carrier, target, zygote, file, out_path)
+        sent += _moved(target, "put", source=source, offset=sent, destination=out_path)
     _count(sent, started)
-
-
-def _push(carrier: Carrier, target: Target, zygote: Zygote, file: IO[bytes], out_path: str) -> int:
-    header = {"op": "steps", "steps": [["append", out_path, 0]]}
-    sent = unacknowledged = 0
-    while data := file.read(CHUNK):
-        sent += len(data)
-        unacknowledged += len(data)
-        if unacknowledged >= WINDOW:
-            carrier.svc_call(target, zygote, header, [data])
-            unacknowledged = 0
-        else:
-            target.cast(zygote.number, header, [data])
-    carrier.svc_call(target, zygote, {"op": "steps", "steps": []}, [])
-    return sent
 
 
 def fetch(carrier: Carrier, target: Target, in_path: str, out_path: str) -> None:
@@ -81,19 +61,38 @@ def fetch(carrier: Carrier, target: Target, in_path: str, out_path: str) -> None
     """
     carrier.svc_flush()
     started = time.monotonic()
-    zygote = target.zygote(LOGIN)
-    assert zygote is not None
     display.vvv(f"FETCH {in_path} TO {out_path}", host=target.name)
-    offset = 0
-    with open(to_bytes(out_path, errors="surrogate_or_strict"), "wb") as file:
-        while True:
-            header = {"op": "read", "path": in_path, "offset": offset, "length": READ_SIZE}
-            answer = carrier.svc_call(target, zygote, header, [])
-            file.write(answer.blobs[0])
-            offset += len(answer.blobs[0])
-            if answer.header["eof"] or not answer.blobs[0]:
-                break
-    _count(offset, started)
+    destination = to_text(out_path, errors="surrogateescape")
+    _count(_moved(target, "fetch", source=in_path, destination=destination), started)
+
+
+def _moved(target: Target, method: str, **arguments: Any) -> int:
+    """Have the FileService move a file; the bytes it moved."""
+    round_trips.count += 1
+    # Paths may be core's tagged strings, which a request to another process cannot carry.
+    arguments = {name: _plain(value) for name, value in arguments.items()}
+    try:
+        return session_lifecycle.current().move_file(
+            method, context_id=target.context_id, zygote=target.login_number, **arguments
+        )
+    except service.CallFailed as error:
+        raise _as_ours(error, target) from None
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+
+
+def _as_ours(error: service.CallFailed, target: Target) -> Exception:
+    kind = error.type_name.rpartition(".")[2]
+    if kind == TargetLost.__name__:
+        return TargetLost(error.message)
+    if kind in ("ZygoteLost", "ZygoteGone"):
+        return ZygoteLost(error.message)
+    refused: Exception = AnsibleError(f"failed to transfer a file to or from {target.name}: {error.message}")
+    return refused
 
 
 def _count(size: int, started: float) -> None:

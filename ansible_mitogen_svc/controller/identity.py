@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_mitogen_svc.controller.escalation import Escalation
-from ansible_mitogen_svc.controller.target import AGENT, LOGIN, Hello, JobRefused, Target, Zygote, ZygoteLost
+from ansible_mitogen_svc.controller.target import AGENT, LOGIN, Hello, Target, Zygote
+from ansible_mitogen_svc.services.answers import JobRefused, ZygoteLost
 from ansible_mitogen_svc.services.link import AnswerTimeout
 from ansible_mitogen_svc.statistics import counters
 

@@ -26,6 +26,7 @@ import shutil
 import signal
 import tempfile
 import threading
+from typing import Any
 
 import mitogen.core
 import mitogen.master
@@ -45,6 +46,7 @@ from ansible_mitogen_svc.controller.target import Hello, Target
 from ansible_mitogen_svc.controller.worker_session import WorkerSession
 from ansible_mitogen_svc.controller.workers.gate import fork_gate
 from ansible_mitogen_svc.services.connection import ConnectionService
+from ansible_mitogen_svc.services.file import FileService
 from ansible_mitogen_svc.services.link import AnswerTimeout, Link, TargetLost
 from ansible_mitogen_svc.services.module_cache import ModuleCacheService
 from ansible_mitogen_svc.services.tally import TallyService
@@ -72,7 +74,7 @@ class Session(Targets):
         self._listener = WorkerListener.build_stream(self.router, path=self.path)
         self.module_cache = ModuleCacheService(self.router)
         self.connections = ConnectionService(self.router)
-        services = [self.module_cache, self.connections, TallyService(self.router)]
+        services = [self.module_cache, self.connections, FileService(self.router), TallyService(self.router)]
         self.pool = service.Pool(self.router, services=services, size=pool_size, unpickle=service.AllowParents())
         self._link = Link(self.router)
 
@@ -98,6 +100,11 @@ class Session(Targets):
     def offer(self, manifest: Manifest, context_id: int) -> None:
         """Let a target fetch the manifest's files."""
         self.module_cache.offer(manifest.id, manifest.text, manifest.files, manifest.files, context_id)
+
+    def move_file(self, method: str, **arguments: Any) -> int:
+        """See TaskSession."""
+        with fork_gate.blocking():
+            return int(service.call(self.pool, FileService, method, **arguments))
 
     def disconnect(self, target: Target) -> None:
         """See TaskSession."""

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 from ansible_mitogen_svc.controller.payload import Manifest
 from ansible_mitogen_svc.controller.workers.gate import fork_gate
-from ansible_mitogen_svc.services.link import Link, TargetLost
+from ansible_mitogen_svc.services.answers import Answer, read_answer
+from ansible_mitogen_svc.services.link import Link
 from ansible_mitogen_svc.services.module_cache import kinds_of_code
 from ansible_mitogen_svc.statistics import counters
 from ansible_mitogen_svc.wire import frames
@@ -25,14 +26,6 @@ AGENT = 0
 LOGIN_ZYGOTE = 1
 #: Identity of the login zygote.
 LOGIN = "login"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a zygote or the agent answered."""
-
-    header: Mapping[str, Any]
-    blobs: Sequence[bytes] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -69,28 +62,6 @@ class Hello:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"malformed hello: {error}") from error
-
-
-class ZygoteLost(Exception):
-    """A zygote died with the call; the message says how."""
-
-
-class ZygoteGone(ZygoteLost):
-    """A zygote had died before the call reached it: the call can be made again."""
-
-
-class JobRefused(Exception):
-    """The zygote could not start a job.
-
-    Attributes:
-        kind: type of the error, as docs/protocol.md names them; ``step`` for a step that failed.
-        failed_step: index of that step, or None.
-    """
-
-    def __init__(self, message: str, kind: str, failed_step: int | None = None) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.failed_step = failed_step
 
 
 @dataclass
@@ -164,21 +135,9 @@ class Target:
         """
         round_trips.count += 1
         pending = self._link.ask(self.context_id, frames.pack_target(number, frames.pack_payload(header, blobs)))
-        try:
-            with fork_gate.blocking():
-                data = pending.get(timeout)
-            answer = Answer(*frames.unpack_payload(data))
-        except frames.FrameError as error:
-            raise TargetLost(f"malformed answer of the agent: {error}") from error
-        if "lost" in answer.header:
-            lost = ZygoteGone if answer.header.get("undelivered") else ZygoteLost
-            raise lost(_how_it_died(answer.header))
-        if "failed_step" in answer.header:
-            raise JobRefused(str(answer.header["error"].get("message")), "step", int(answer.header["failed_step"]))
-        if "error" in answer.header:
-            kind = str(answer.header["error"].get("type"))
-            raise JobRefused(f"{kind}: {answer.header['error'].get('message')}", kind)
-        return answer
+        with fork_gate.blocking():
+            data = pending.get(timeout)
+        return read_answer(data)
 
     def cast(self, number: int, header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> None:
         """Tell a zygote something without waiting; order with later calls to the same zygote is kept."""
@@ -223,17 +182,6 @@ class Target:
             return self.call(zygote.number, header, blobs)
         finally:
             counters.add("seconds", "module", amount=time.monotonic() - started)
-
-
-def _how_it_died(header: Mapping[str, Any]) -> str:
-    if header.get("signal"):
-        how = f"was killed by signal {header['signal']}"
-    elif header.get("rc") is not None:
-        how = f"exited with status {header['rc']}"
-    else:
-        how = "ended"
-    stderr = str(header.get("stderr") or "").strip()
-    return f"the worker process on the target (zygote) {how}" + (f": {stderr}" if stderr else "")
 
 
 class _RoundTrips(threading.local):

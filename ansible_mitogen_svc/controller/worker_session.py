@@ -8,6 +8,8 @@ changes any more (split payloads, which manifests the parent has), never its Rou
 
 from __future__ import annotations
 
+from typing import Any
+
 import mitogen.master
 import mitogen.unix
 
@@ -22,6 +24,7 @@ from ansible_mitogen_svc.controller.connection_plan import (
 from ansible_mitogen_svc.controller.payload import Manifest, PayloadSplitter
 from ansible_mitogen_svc.controller.target import Hello, Target
 from ansible_mitogen_svc.services.connection import ConnectionService
+from ansible_mitogen_svc.services.file import FileService
 from ansible_mitogen_svc.services.link import Link
 from ansible_mitogen_svc.services.module_cache import ModuleCacheService
 from ansible_mitogen_svc.services.tally import TallyService
@@ -75,6 +78,10 @@ class WorkerSession(Targets):
             digests=list(manifest.files),
             context_id=context_id,
         )
+
+    def move_file(self, method: str, **arguments: Any) -> int:
+        """See TaskSession. The parent reads and writes the file, not this process."""
+        return int(service.call(self._parent, FileService, method, **arguments))
 
     def disconnect(self, target: Target) -> None:
         """See TaskSession."""

@@ -19,6 +19,7 @@ from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.session import Session
 from ansible_mitogen_svc.controller.target import Target
 from ansible_mitogen_svc.services.connection import ConnectionService
+from ansible_mitogen_svc.services.file import FileService
 from ansible_mitogen_svc.services.link import PendingAnswer, TargetLost
 from ansible_mitogen_svc.services.module_cache import ModuleCacheService
 from ansible_mitogen_svc.wire import frames
@@ -94,6 +95,9 @@ def test_a_target_does_not_get_code_that_was_offered_to_another(
         (ConnectionService.name(), "disconnect", {"key": "k"}),
         (ModuleCacheService.name(), "offer_from_worker", {"manifest": "m", "text": "", "files": {}, "digests": [],
                                                          "context_id": 1}),
+        (FileService.name(), "fetch", {"context_id": 1, "zygote": 1, "source": "/etc/shadow", "destination": "/tmp/x"}),
+        (FileService.name(), "put", {"context_id": 1, "zygote": 1, "source": "/etc/shadow", "offset": 0,
+                                     "destination": "/tmp/x"}),
         ("os", "system", {"command": "true"}),
     ],
 )

@@ -18,7 +18,8 @@ import pytest
 
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.session import Session, SessionLifecycle
-from ansible_mitogen_svc.controller.target import LOGIN, Answer, Target, ZygoteLost
+from ansible_mitogen_svc.controller.target import LOGIN, Target
+from ansible_mitogen_svc.services.answers import Answer, ZygoteLost
 from ansible_mitogen_svc.services.bootstrap import StartFailure
 from ansible_mitogen_svc.services.link import TargetLost
 from tests.unit.controller.conftest import local_plan
