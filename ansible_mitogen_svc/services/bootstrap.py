@@ -35,7 +35,6 @@ import mitogen.parent
 TARGET_PACKAGES = ("ansible_mitogen_svc.wire", "ansible_mitogen_svc.target")
 #: Bytes of a child's output and of its standard error that are kept to explain a failed start.
 OUTPUT_KEPT = 16384
-MINIMUM_PYTHON = (3, 8)
 
 _FIRST_STAGE = """\
 import os,zlib
@@ -166,10 +165,6 @@ class StartFailure(Exception):
         return f"{self.reason} (rc={self.returncode})"
 
 
-class _Process(mitogen.parent.PopenProcess):  # type: ignore[misc]
-    pass
-
-
 class _BootProtocol(mitogen.parent.BootstrapProtocol):  # type: ignore[misc]
     """Reads the child's first lines; sends the preamble without being asked."""
 
@@ -234,7 +229,7 @@ class ChildConnection(mitogen.parent.Connection):  # type: ignore[misc]
         # Plain behind the compressed part, which is the same for every connection.
         return _compressed_sections() + repr(settings).encode()
 
-    def start_child(self) -> _Process:
+    def start_child(self) -> mitogen.parent.PopenProcess:
         preamble = self.get_preamble()
         command = self.options.compose(len(preamble))
         argv = list(command.argv)
@@ -262,7 +257,7 @@ class ChildConnection(mitogen.parent.Connection):  # type: ignore[misc]
             for descriptor in (*pass_fds, *(() if password_fd is None else (password_fd,))):
                 os.close(descriptor)
         self._preamble = preamble
-        return _Process(process, process.stdin, process.stdout, process.stderr)
+        return mitogen.parent.PopenProcess(process, process.stdin, process.stdout, process.stderr)
 
     def _setup_stdio_stream(self) -> mitogen.core.Stream:
         stream = super()._setup_stdio_stream()

@@ -19,8 +19,6 @@ from ansible.plugins.connection import ssh
 
 from ansible_mitogen_svc.services.bootstrap import PASSWORD_FD
 
-REQUIRED = ("_build_command", "_init_shm", "get_option")
-
 
 @dataclass(frozen=True)
 class PasswordSource:

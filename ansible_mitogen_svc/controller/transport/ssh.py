@@ -3,8 +3,8 @@
 """The ssh connection: exactly the command that core's ssh plugin would run, kept open.
 
 Everything about ssh comes from the plugin: `_build_command` with all its options, the password by sshpass or askpass,
-retries and the wording of errors by its `_ssh_retry` and `_handle_error` (ansible/plugins/connection/ssh.py, the names
-are probed in compat/ssh.py).
+retries and the wording of errors by its `_ssh_retry` and `_handle_error` (ansible/plugins/connection/ssh.py, what
+is private there is in compat/ssh.py).
 """
 
 from __future__ import annotations
