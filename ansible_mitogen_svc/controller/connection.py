@@ -38,6 +38,7 @@ from ansible_mitogen_svc.controller.target import AGENT, LOGIN, Target, Zygote
 from ansible_mitogen_svc.services.answers import Answer, JobRefused, ZygoteGone, ZygoteLost
 from ansible_mitogen_svc.services.link import TargetLost
 from ansible_mitogen_svc.statistics import counters
+from ansible_mitogen_svc.wire import frames
 
 display = Display()
 #: Seconds that zygotes may take to end.
@@ -201,9 +202,6 @@ class AcceleratedConnection(ReachingConnection):
         return self._svc_run_in_zygote(target, job, *self._svc_zygote(target, job, command))
 
     def _svc_run_in_zygote(self, target: Target, job: Job, zygote: Zygote, executable: str) -> Outcome:
-        if zygote.number != target.login_number:
-            # Steps are the login user's, and two zygotes are not ordered with one another.
-            self.svc_flush()
         if job.payload is not None:
             header, blobs = self._svc_module_header(target, zygote, job.payload, executable), [job.payload.parameters]
         else:
@@ -230,14 +228,23 @@ class AcceleratedConnection(ReachingConnection):
         self, target: Target, zygote: Zygote, header: dict[str, Any], blobs: list[bytes]
     ) -> Answer:
         """`svc_call` for a job, after the steps that wait."""
+        header.update(cwd=to_text(self.cwd) if getattr(self, "cwd", None) else None, umask=None, steps=[])
+        if zygote.number != target.login_number:
+            # Steps are the login user's, and two zygotes are not ordered with one another but by the agent.
+            return self.svc_call(target, zygote, header, blobs, before=self._svc_waiting_steps())
         waiting = Steps(list(self.svc_steps.steps), list(self.svc_steps.blobs), self.svc_steps.size)
-        steps, data = self.svc_steps.take(first_blob=len(blobs))
-        header.update(cwd=to_text(self.cwd) if getattr(self, "cwd", None) else None, umask=None, steps=steps)
+        header["steps"], data = self.svc_steps.take(first_blob=len(blobs))
         try:
             return self.svc_call(target, zygote, header, [*blobs, *data])
         except ZygoteGone:
             self.svc_steps = waiting
             raise
+
+    def _svc_waiting_steps(self) -> bytes | None:
+        if not self.svc_steps.steps:
+            return None
+        steps, blobs = self.svc_steps.take(first_blob=0)
+        return frames.pack_payload({"op": "steps", "steps": steps}, blobs)
 
     def _svc_zygote(self, target: Target, job: Job, command: str) -> tuple[Zygote, str]:
         identity = identities.identify(command, job.interpreter, self.become, self._svc_become_timeout())
@@ -253,11 +260,18 @@ class AcceleratedConnection(ReachingConnection):
         except (KeyError, TypeError, ValueError):
             return 12.0
 
-    def svc_call(self, target: Target, zygote: Zygote, header: Mapping[str, Any], blobs: Sequence[bytes]) -> Answer:
+    def svc_call(
+        self,
+        target: Target,
+        zygote: Zygote,
+        header: Mapping[str, Any],
+        blobs: Sequence[bytes],
+        before: bytes | None = None,
+    ) -> Answer:
         try:
-            return target.run(zygote, header, blobs)
-        except ZygoteLost:
-            self._svc_give_up(target, zygote)
+            return target.run(zygote, header, blobs, before)
+        except ZygoteLost as lost:
+            self._svc_give_up(target, target.zygote(LOGIN) or zygote if lost.first else zygote)
             raise
         except JobRefused as error:
             if error.kind == "InterpreterChanged":

@@ -139,6 +139,16 @@ class Target:
             data = pending.get(timeout)
         return read_answer(data)
 
+    def chain(self, first: tuple[int, bytes], second: tuple[int, bytes]) -> Answer:
+        """Have one zygote do something, then another one something else, in one round trip.
+
+        :param first, second: number of the zygote, and payload.
+        :returns: the second's answer.
+        :raises ZygoteLost: see there for which of them; otherwise as `call`.
+        """
+        header = {"op": "chain", "zygotes": [first[0], second[0]]}
+        return self.call(AGENT, header, [first[1], second[1]])
+
     def cast(self, number: int, header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> None:
         """Tell a zygote something without waiting; order with later calls to the same zygote is kept."""
         self._link.tell(self.context_id, frames.pack_target(number, frames.pack_payload(header, blobs)))
@@ -175,10 +185,18 @@ class Target:
         for digest, blob in zip(digests, blobs, strict=True):
             counters.add("module_cache", kinds[digest], amount=len(blob))
 
-    def run(self, zygote: Zygote, header: Mapping[str, Any], blobs: Sequence[bytes]) -> Answer:
-        """`call` for a job that runs on the target, with its seconds counted."""
+    def run(
+        self, zygote: Zygote, header: Mapping[str, Any], blobs: Sequence[bytes], before: bytes | None = None
+    ) -> Answer:
+        """`call` for a job that runs on the target, with its seconds counted.
+
+        :param before: payload for the login zygote, which is done before the job starts.
+        """
         started = time.monotonic()
         try:
+            if before is not None:
+                job = zygote.number, frames.pack_payload(header, blobs)
+                return self.chain((LOGIN_ZYGOTE, before), job)
             return self.call(zygote.number, header, blobs)
         finally:
             counters.add("seconds", "module", amount=time.monotonic() - started)

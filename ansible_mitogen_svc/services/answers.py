@@ -24,7 +24,13 @@ class Answer:
 
 
 class ZygoteLost(Exception):
-    """A zygote died with the call; the message says how."""
+    """A zygote died with the call; the message says how.
+
+    Attributes:
+        first: of two zygotes that were to act one after the other it was the first, and the second heard of nothing.
+    """
+
+    first = False
 
 
 class ZygoteGone(ZygoteLost):
@@ -56,7 +62,7 @@ def read_answer(data: bytes) -> Answer:
         answer = Answer(*frames.unpack_payload(data))
         header = answer.header
         if "lost" in header:
-            raise (ZygoteGone if header.get("undelivered") else ZygoteLost)(_how_it_died(header))
+            raise _lost(header)
         if "failed_step" in header:
             raise JobRefused(str(header["error"].get("message")), "step", int(header["failed_step"]))
         if "error" in header:
@@ -65,6 +71,14 @@ def read_answer(data: bytes) -> Answer:
     except (frames.FrameError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise TargetLost(f"malformed answer of the agent: {error}") from error
     return answer
+
+
+def _lost(header: Mapping[str, Any]) -> ZygoteLost:
+    first = bool(header.get("first"))
+    # That the second of two never heard of it does not make it repeatable: the first may have begun.
+    lost = (ZygoteGone if header.get("undelivered") and not first else ZygoteLost)(_how_it_died(header))
+    lost.first = first
+    return lost
 
 
 def _how_it_died(header: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ from mitogen.core import Message
 
 from ansible_mitogen_svc.target import store
 from ansible_mitogen_svc.target.starting import same_interpreter, start_on_pipes, start_on_terminal
-from ansible_mitogen_svc.target.zygote_stream import Caller, Countdown, ErrorOutput, ZygoteStream
+from ansible_mitogen_svc.target.zygote_stream import Caller, Countdown, ErrorOutput, Sequel, ZygoteStream
 from ansible_mitogen_svc.wire import frames
 
 LOGIN_ZYGOTE = 1
@@ -62,6 +62,7 @@ class Agent:
             "resolve": self.on_resolve,
             "abandon": self.on_abandon,
             "retire_user": self.on_retire_user,
+            "chain": self.on_chain,
         }
         router.add_handler(self.on_message, handle=frames.AGENT_HANDLE, policy=mitogen.core.has_parent_authority)
 
@@ -86,18 +87,26 @@ class Agent:
         caller = Caller(self.router, message)
         number, payload = frames.split_target(message.data)
         if number:
-            zygote = self.zygotes.get(number)
-            if zygote is None:
-                error = {"type": "LookupError", "message": f"no zygote {number}"}
-                return caller.answer(frames.pack_payload({"error": error}))
-            return zygote.forward(caller, payload)
+            return self.forward(number, caller, payload)
         header, blobs = frames.unpack_payload(payload)
         try:
             self._operations[header["op"]](caller, header, blobs)
         except Exception as error:
             caller.answer(frames.pack_payload({"error": {"type": type(error).__name__, "message": str(error)}}))
 
+    def forward(self, number, caller, payload):
+        zygote = self.zygotes.get(number)
+        if zygote is None:
+            error = {"type": "LookupError", "message": f"no zygote {number}"}
+            return caller.answer(frames.pack_payload({"error": error}))
+        zygote.forward(caller, payload)
+
     # -- operations
+
+    def on_chain(self, caller, header, blobs):
+        """What one zygote has to do before another: the second hears of it when the first has answered well."""
+        first, second = header["zygotes"]
+        self.forward(first, Sequel(caller, lambda: self.forward(second, caller, blobs[1])), blobs[0])
 
     def on_hello(self, caller, header, blobs):
         zygote = self.zygotes[LOGIN_ZYGOTE]

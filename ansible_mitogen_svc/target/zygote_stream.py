@@ -228,3 +228,20 @@ class Countdown:
         self.count -= 1
         if not self.count:
             self.caller.answer(frames.pack_payload({}))
+
+
+class Sequel:
+    """A caller that goes on to something else after a good answer; a bad one is passed on, marked as the first's."""
+
+    handle = True
+
+    def __init__(self, caller, then):
+        self.caller = caller
+        self.then = then
+
+    def answer(self, payload):
+        header, blobs = frames.unpack_payload(payload)
+        if "error" in header or "lost" in header:
+            self.caller.answer(frames.pack_payload(dict(header, first=True), blobs))
+        else:
+            self.then()

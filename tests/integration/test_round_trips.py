@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""What files cost that are on the host already: round trips and bytes over a real ssh, by the statistics file."""
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import pytest
+from rig.hosts import Host
+from rig.playbook import OURS, PlaybookRun, Runner
+from rig.targets import inventory
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(180)]
+
+FILES = """
+- hosts: {host}
+  gather_facts: false
+  become: {become}
+  tasks:
+    - {{name: connect, ping: }}
+    - {{name: copy, copy: {{src: plain.txt, dest: /var/tmp/rt-copy}}}}
+    - {{name: copy with mode, copy: {{src: plain.txt, dest: /var/tmp/rt-mode, mode: "0640"}}}}
+    - {{name: content, copy: {{content: "some text", dest: /var/tmp/rt-content}}}}
+    - {{name: into a directory, copy: {{src: plain.txt, dest: /var/tmp/}}}}
+    - {{name: template, template: {{src: words.j2, dest: /var/tmp/rt-template}}}}
+    - {{name: template with mode, template: {{src: words.j2, dest: /var/tmp/rt-template2, mode: "0600"}}}}
+"""
+BECOME = pytest.mark.parametrize('become', [False, True], ids=['as the login user', 'with become'])
+
+
+@pytest.fixture
+def play(runner: Runner, root_host: Host, tmp_path: pathlib.Path) -> Any:
+    def run(become: bool) -> PlaybookRun:
+        playbook = tmp_path / 'playbook.yml'
+        playbook.write_text(FILES.format(host='beta' if become else 'alpha', become=str(become).lower()))
+        (tmp_path / 'plain.txt').write_text('a line of text\n' * 1000)
+        (tmp_path / 'words.j2').write_text('{{ inventory_hostname }} ' + 'word ' * 1000 + '\n')
+        done = runner.run(playbook, inventory(root_host, root_host), OURS)
+        assert done.returncode == 0, done.tail()
+        return done
+    return run
+
+
+@BECOME
+def test_files_that_are_there_cost_two_round_trips_and_no_content(play: Any, become: bool) -> None:
+    play(become)
+    again = play(become)
+    assert [record['result']['changed'] for record in again.results if record['event'] == 'ok'] == [False] * 7
+    trips = again.statistics['round_trips_per_task']
+    assert trips['tasks'] == 7
+    assert trips['median'] == 2, trips
+    if not become:  # else the first task also starts the identity
+        assert trips['max'] == 2, trips
+    assert again.statistics['transfer']['bytes'] == 0
+
+
+@BECOME
+def test_a_new_small_file_costs_two_round_trips(play: Any, become: bool) -> None:
+    first = play(become)
+    assert sum(record['result']['changed'] for record in first.results if record['event'] == 'ok') == 6
+    assert first.statistics['round_trips_per_task']['median'] == 2
