@@ -23,6 +23,7 @@ SAMPLES_KEPT = 65536
 _TOTALS = (
     ("connections", ("opened", "reused", "lost", "failed")),
     ("module_cache", ("hits", "misses", "bytes_manifest", "bytes_module_utils", "bytes_module", "bytes_other")),
+    ("packing", ("recorded", "walked")),
     ("transfer", ("files", "bytes")),
     ("seconds", ("connect", "module", "transfer")),
 )

@@ -15,7 +15,6 @@ import ast
 import base64
 import collections
 import hashlib
-import io
 import json
 import threading
 import zipfile
@@ -23,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_mitogen_svc.controller import module_zip
 from ansible_mitogen_svc.wire import frames
 
 _CALL = b"    _ansiballz_main(\n"
@@ -122,15 +122,10 @@ def read_zip(data: bytes) -> Manifest:
     listing: dict[str, str] = {}
     files: dict[str, bytes] = {}
     paths: dict[str, str] = {}
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        for path in archive.namelist():
-            if path.endswith("/"):
-                continue
-            content = archive.read(path)
-            digest = hashlib.sha256(content).hexdigest()
-            listing[path] = digest
-            files[digest] = content
-            paths[digest] = path
+    for path, content, digest in module_zip.contents(data):
+        listing[path] = digest
+        files[digest] = content
+        paths[digest] = path
     return Manifest(*frames.pack_manifest(listing), files, paths)
 
 

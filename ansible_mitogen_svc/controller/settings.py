@@ -31,13 +31,16 @@ class Settings:
 
     `stats_path`: file for the statistics, or None. `task_workers`: ``auto`` or ``fork``. `safe_plugins`: names of
     plugins and collections that may run in threads. `pool_size`: threads of the pool that serves targets' requests.
-    `sources`: where each value comes from, for messages.
+    `packing_cache`: whether what packing a module found out stays between runs. `packing_cache_path`: the directory for
+    it, or None for the default one. `sources`: where each value comes from, for messages.
     """
 
     stats_path: str | None = None
     task_workers: str = "auto"
     safe_plugins: tuple[str, ...] = ()
     pool_size: int = 16
+    packing_cache: bool = True
+    packing_cache_path: str | None = None
     sources: dict[str, str] = field(default_factory=dict, compare=False)
 
 

@@ -14,13 +14,16 @@ import threading
 from typing import Any
 
 import ansible
+from ansible import constants
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller import settings as settings_module
+from ansible_mitogen_svc.controller.compat import module_walk
 from ansible_mitogen_svc.controller.compat.probe import compatibility
 from ansible_mitogen_svc.controller.compat.strategy_hooks import StrategyHooks
 from ansible_mitogen_svc.controller.executor import executor_class
 from ansible_mitogen_svc.controller.session import session_lifecycle
+from ansible_mitogen_svc.controller.walk_store import WalkStore
 from ansible_mitogen_svc.controller.workers import output
 from ansible_mitogen_svc.controller.workers.decision import Decider
 from ansible_mitogen_svc.controller.workers.gate import fork_gate
@@ -32,6 +35,8 @@ from ansible_mitogen_svc.statistics import counters
 
 #: Seconds threads have to end once the connections they wait for are closed.
 THREADS_LIMIT = 2.0
+#: Below ANSIBLE_HOME.
+DEFAULT_PACKING_CACHE = ("ansible_mitogen_svc", "packing")
 #: Our package and the collection it belongs to, whose plugins we trust.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -74,6 +79,7 @@ class ProcessParts:
         session_lifecycle.begin()
         session_lifecycle.pool_size = settings.pool_size
         self._stats_path = settings.stats_path
+        module_walk.keep_in(_walk_store(settings.packing_cache, settings.packing_cache_path))
 
 
 @functools.cache
@@ -85,6 +91,20 @@ def process_parts() -> ProcessParts:
 @functools.cache
 def _warn_about_core(problem: str) -> None:
     _display.warning(problem)
+
+
+@functools.cache
+def _walk_store(wanted: bool, path: str | None) -> WalkStore | None:
+    """Where records of walks stay between runs; None where that is not wanted, or not possible."""
+    if not wanted:
+        return None
+    try:
+        return WalkStore(path or os.path.join(constants.ANSIBLE_HOME, *DEFAULT_PACKING_CACHE))
+    except OSError as error:
+        # Only who chose the directory can do something about it.
+        say = _display.warning if path else _display.vvv
+        say(f"ansible_mitogen.svc: the packing cache is not used: {error}")
+        return None
 
 
 def _trust(settings: settings_module.Settings, plugin_path: str) -> PluginTrust:

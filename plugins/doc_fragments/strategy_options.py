@@ -57,6 +57,32 @@ options:
         key: pool_size
     vars:
       - name: ansible_mitogen_svc_pool_size
+  packing_cache:
+    description:
+      - Whether it is kept between runs which files a module is packed with, in O(packing_cache_path).
+      - What is kept are names and checksums, no content and nothing of any task. A module is packed anew whenever
+        anything about it, or about the files or directories that were looked at, is not as it was.
+    type: bool
+    default: true
+    env:
+      - name: ANSIBLE_MITOGEN_SVC_PACKING_CACHE
+    ini:
+      - section: ansible_mitogen_svc
+        key: packing_cache
+    vars:
+      - name: ansible_mitogen_svc_packing_cache
+  packing_cache_path:
+    description:
+      - The directory for it. It is made with mode 0700, and is not used when somebody else could write there.
+      - By default C(ansible_mitogen_svc/packing) below C(ANSIBLE_HOME), which usually is C(~/.ansible).
+    type: path
+    env:
+      - name: ANSIBLE_MITOGEN_SVC_PACKING_CACHE_PATH
+    ini:
+      - section: ansible_mitogen_svc
+        key: packing_cache_path
+    vars:
+      - name: ansible_mitogen_svc_packing_cache_path
   stats_path:
     description:
       - A file to which statistics of the run are written as JSON when it ends.

@@ -12,6 +12,7 @@ Theory of operation
    package) and given to the next one. Core reads `submodules`, `optional_imports` and `embeds` of it and changes
    nothing.
 3. Syntax trees are not kept: they are two orders of magnitude larger than what was learned from them.
+4. A file of which Python warns while it is parsed is not remembered: core would let it warn again.
 
 Checked on ansible-core 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1. Where a name or a signature differs nothing is replaced.
 """
@@ -19,6 +20,8 @@ Checked on ansible-core 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1. Where a name or 
 from __future__ import annotations
 
 import inspect
+import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +33,15 @@ _SIGNATURES = (("module_fqn", "tree", "is_pkg_init"), ("module_fqn", "module_dat
 
 
 _MARK = "_ansible_mitogen_svc_memory"
+
+
+class _SourceWarnings(threading.local):
+    """How many of Python's warnings were shown in this thread since `remember_imports`."""
+
+    count = 0
+
+
+source_warnings = _SourceWarnings()
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ def remember_imports() -> bool:
     parameters = tuple(inspect.signature(finder).parameters)[:3]
     if parameters not in _SIGNATURES or tuple(inspect.signature(compiler).parameters) != ("module_name", "source_code"):
         return False
+    _count_warnings()
     memory = _Memory(finder, compiler)
     setattr(finder, _MARK, memory)
     # The class itself stays: core's constructor names it in a call of super().
@@ -85,9 +98,21 @@ class _Memory:
         if known is not None:
             vars(finder).update(known)
             return
+        warned = source_warnings.count
         parsed = self._compiler(content.name, text) if isinstance(content, _Source) else content
         self._initialize(finder, module_fqn, parsed, is_pkg_init)
-        self._known[key] = {name: value for name, value in vars(finder).items() if name != "tree"}
+        if source_warnings.count == warned:
+            self._known[key] = {name: value for name, value in vars(finder).items() if name != "tree"}
+
+
+def _count_warnings() -> None:
+    before = warnings.showwarning
+
+    def showwarning(*arguments: Any, **keywords: Any) -> None:
+        source_warnings.count += 1
+        before(*arguments, **keywords)
+
+    warnings.showwarning = showwarning
 
 
 def _is_module_utils(name: str) -> bool:
