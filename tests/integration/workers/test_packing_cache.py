@@ -35,7 +35,7 @@ module.exit_json(value=VALUE + getattr(convert_bool, 'MARK', ''), own='one')
 #: Task that uses it, module, module_utils file, and how the module names that.
 PARTS = {
     "ours": ("library/mine.py", "module_utils/mine_util.py", "ansible.module_utils.mine_util"),
-    "role : of the role": ("roles/role/library/roles.py", "roles/role/module_utils/r_util.py", "ansible.module_utils.r_util"),
+    "role : of the role": ("roles/role/library/roles.py", "roles/role/module_utils/ru.py", "ansible.module_utils.ru"),
     "collection": (
         "collections/ansible_collections/my/col/plugins/modules/theirs.py",
         "collections/ansible_collections/my/col/plugins/module_utils/c_util.py",
