@@ -2,8 +2,8 @@
 # Copyright: The ansible_mitogen_svc authors
 """Files between the controller and a target, for the connection plugins' `put_file` and `fetch_file`.
 
-Called in a task worker. A small file is a step that travels with the task's next job; what does not fit into one
-message is the FileService's to move (services/file.py).
+Called in a task worker. A small file is a step that travels with the task's next job; larger ones are the
+FileService's to move (services/file.py).
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from ansible_mitogen_svc import service
 from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.target import Target, round_trips
 from ansible_mitogen_svc.services.answers import ZygoteLost
-from ansible_mitogen_svc.services.file import CHUNK
 from ansible_mitogen_svc.services.link import TargetLost
 from ansible_mitogen_svc.statistics import counters
 
 display = Display()
+#: Bytes that travel within a message of a task.
+SMALL = 256 << 10
 
 
 class Carrier(Protocol):
@@ -45,12 +46,14 @@ def put(carrier: Carrier, target: Target, file: IO[bytes], out_path: str, mode: 
     started = time.monotonic()
     source = to_text(file.name, errors="surrogateescape")
     display.vvv(f"PUT {source} TO {out_path}", host=target.name)
-    data = file.read(CHUNK)
-    carrier.svc_steps.add("put", out_path, mode, data=data)
-    sent = len(data)
-    if os.fstat(file.fileno()).st_size > sent:
+    size = os.fstat(file.fileno()).st_size
+    if size > SMALL:
         carrier.svc_flush()
-        sent += _moved(target, "put", source=source, offset=sent, destination=out_path)
+        sent = _moved(target, "put", source=source, destination=out_path, mode=mode)
+    else:
+        data = file.read()
+        carrier.svc_steps.add("put", out_path, mode, data=data)
+        sent = len(data)
     _count(sent, started)
 
 
@@ -72,9 +75,7 @@ def _moved(target: Target, method: str, **arguments: Any) -> int:
     # Paths may be core's tagged strings, which a request to another process cannot carry.
     arguments = {name: _plain(value) for name, value in arguments.items()}
     try:
-        return session_lifecycle.current().move_file(
-            method, context_id=target.context_id, zygote=target.login_number, **arguments
-        )
+        return session_lifecycle.current().move_file(method, context_id=target.context_id, **arguments)
     except service.CallFailed as error:
         raise _as_ours(error, target) from None
 

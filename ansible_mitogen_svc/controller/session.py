@@ -42,6 +42,7 @@ from ansible_mitogen_svc.controller.connection_plan import (
 )
 from ansible_mitogen_svc.controller.listener import WorkerListener
 from ansible_mitogen_svc.controller.payload import Manifest, PayloadSplitter
+from ansible_mitogen_svc.controller.progress import ProgressLine
 from ansible_mitogen_svc.controller.target import Hello, Target
 from ansible_mitogen_svc.controller.worker_session import WorkerSession
 from ansible_mitogen_svc.controller.workers.gate import fork_gate
@@ -74,7 +75,8 @@ class Session(Targets):
         self._listener = WorkerListener.build_stream(self.router, path=self.path)
         self.module_cache = ModuleCacheService(self.router)
         self.connections = ConnectionService(self.router)
-        services = [self.module_cache, self.connections, FileService(self.router), TallyService(self.router)]
+        files = FileService(self.router, ProgressLine())
+        services = [self.module_cache, self.connections, files, TallyService(self.router)]
         self.pool = service.Pool(self.router, services=services, size=pool_size, unpickle=service.AllowParents())
         self._link = Link(self.router)
 

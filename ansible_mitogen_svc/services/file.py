@@ -3,101 +3,261 @@
 """FileService: large files between the controller and targets, pushed and fetched by the controller.
 
 Runs on the Session's Pool in the ansible-playbook process, one pool thread per transfer. Only workers may call it: the
-paths on the controller are theirs, a target never names one.
+paths on the controller are theirs, a target never names one and asks for nothing.
 
 Theory of operation
-1. `put` appends to a file that the worker has begun (the first part travels with the task's own message): parts of
-   `CHUNK` bytes, most of them unacknowledged. After `WINDOW` bytes one answer is waited for, so memory is bounded
-   on both sides and messages of other tasks find their way between the parts.
-2. An unacknowledged part that could not be written shows at the end: the size there must be what was sent.
-3. `fetch` asks for `READ_SIZE` bytes at a time into a file beside the destination, which then takes its name.
+1. A transfer is begun at the agent of the target, which gives its own end a thread (target/files.py). Then `put` sends
+   parts, most of them unacknowledged, and `fetch` asks for parts ahead; flow.py says how far ahead.
+2. Who writes keeps a temporary file; both ends hash the parts, and only a file whose size and digest are what the
+   other end says gets its name. A source that changed meanwhile fails the transfer.
+3. Whatever goes wrong is raised here, after the other end was told to drop what it has. When the connection is lost, it
+   does so by itself.
 """
 
 from __future__ import annotations
 
+import collections
+import itertools
 import os
+import stat
 import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import mitogen.core
 
 from ansible_mitogen_svc import service
-from ansible_mitogen_svc.services.answers import Answer, JobRefused, read_answer
-from ansible_mitogen_svc.services.link import Link
-from ansible_mitogen_svc.wire import frames
+from ansible_mitogen_svc.services import flow
+from ansible_mitogen_svc.services.answers import Answer, read_answer
+from ansible_mitogen_svc.services.link import Link, PendingAnswer
+from ansible_mitogen_svc.statistics import counters
+from ansible_mitogen_svc.wire import frames, transfer
 
-#: Bytes per message: enough to keep the link busy, little enough to let other messages pass.
-CHUNK = 128 * 1024
-#: Bytes under way before one answer is waited for.
-WINDOW = 8 << 20
+#: Number that stands for the agent in its messages.
+AGENT = 0
 #: Bytes asked for at once when a file is fetched.
-READ_SIZE = 1 << 20
+PULL = 1 << 20
+
+
+class SourceChanged(Exception):
+    """A file was written to while it was read: what arrived is neither its old nor its new content."""
+
+
+class Damaged(Exception):
+    """What arrived is not what was sent."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a transfer is.
+
+    Attributes:
+        path: of the file, on the controller for `put`, on the target for `fetch`.
+        target: name of its context.
+        done, size: bytes; `size` as it was when the transfer began.
+        rate: bytes per second of late.
+    """
+
+    path: str
+    target: str
+    done: int
+    size: int
+    rate: float
+
+
+#: Called now and then while a transfer runs, and with None at its end; the first argument tells transfers apart.
+Report = Callable[[int, "Progress | None"], None]
 
 
 class FileService(service.Service):
     """See the module."""
 
-    def __init__(self, router: mitogen.core.Router) -> None:
+    def __init__(self, router: mitogen.core.Router, report: Report = lambda number, progress: None) -> None:
         super().__init__(router)
+        self._router = router
         self._link = Link(router)
+        self._shares = flow.Shares()
+        self._report = report
+        self._numbers = itertools.count(1)
 
     @service.expose(service.AllowParents())
-    @service.arg_spec({"context_id": int, "zygote": int, "source": str, "offset": int, "destination": str})
-    def put(self, context_id: int, zygote: int, source: str, offset: int, destination: str) -> int:
-        """Append a file of the controller, from `offset` on, to one of the target that has that many bytes.
+    @service.arg_spec({"context_id": int, "source": str, "destination": str, "mode": int})
+    def put(self, context_id: int, source: str, destination: str, mode: int) -> int:
+        """Copy a file of the controller to the target.
 
-        :returns: bytes sent.
+        :param mode: what a new file gets, less the umask there; one that is replaced passes on its own.
+        :returns: size of the file in bytes.
         :raises JobRefused: the target could not write it.
-        :raises TargetLost: or ZygoteLost, as the names say.
+        :raises SourceChanged: see there.
+        :raises TargetLost: the connection ended.
         """
-        header = {"op": "steps", "steps": [["append", destination, 0]]}
-        sent = unacknowledged = 0
-        with open(os.fsencode(source), "rb") as file:
-            file.seek(offset)
-            while data := file.read(CHUNK):
-                sent += len(data)
-                unacknowledged += len(data)
-                message = frames.pack_target(zygote, frames.pack_payload(header, [data]))
-                if unacknowledged >= WINDOW:
-                    read_answer(self._link.ask(context_id, message).get())
-                    unacknowledged = 0
-                else:
-                    self._link.tell(context_id, message)
-        there = int(self._read(context_id, zygote, destination, offset + sent, 0).header["size"])
-        if there != offset + sent:
-            message_text = f"{destination} has {there} of {offset + sent} bytes: is the file system full?"
-            raise JobRefused(message_text, "incomplete")
-        return sent
+        with open(os.fsencode(source), "rb", buffering=0) as file, self._transfer(context_id, source) as course:
+            course.begin({"op": "receive", "path": destination, "mode": mode})
+            size = os.fstat(file.fileno()).st_size
+            course.compression = flow.Compression(flow.shrinks(file, size))
+            reader = transfer.PartReader(file.fileno())
+            course.push(reader)
+            if reader.changed():
+                raise SourceChanged(f"{source} was changed while it was copied")
+            course.ask({"op": "complete", "size": reader.offset, "sha256": reader.digest.hexdigest()})
+            return reader.offset
 
     @service.expose(service.AllowParents())
-    @service.arg_spec({"context_id": int, "zygote": int, "source": str, "destination": str})
-    def fetch(self, context_id: int, zygote: int, source: str, destination: str) -> int:
+    @service.arg_spec({"context_id": int, "source": str, "destination": str})
+    def fetch(self, context_id: int, source: str, destination: str) -> int:
         """Copy a file of the target to the controller.
 
         :returns: bytes received.
         :raises JobRefused: the target could not read it.
         :raises OSError: the controller could not write it.
+        :raises Damaged: or SourceChanged, see there.
         """
-        path = os.fsencode(destination)
+        path = os.path.realpath(os.fsencode(destination))
         descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or b".", prefix=b".svc-fetch-")
         try:
-            with open(descriptor, "wb") as file:
-                offset, ended = 0, False
-                while not ended:
-                    answer = self._read(context_id, zygote, source, offset, READ_SIZE)
-                    file.write(answer.blobs[0])
-                    offset += len(answer.blobs[0])
-                    ended = bool(answer.header["eof"]) or not answer.blobs[0]
-            os.chmod(temporary, 0o666 & ~_umask())
+            with open(descriptor, "wb", buffering=0) as file, self._transfer(context_id, source) as course:
+                size = int(course.begin({"op": "send", "path": source}).header["size"])
+                course.compression = flow.Compression(size >= 2 * flow.MEASURE_BYTES)
+                writer = transfer.PartWriter(file.fileno())
+                course.pull(writer, size)
+                writer.finish()
+                os.fchmod(file.fileno(), _mode_of(path))
+                os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)
             raise
-        return offset
+        return writer.offset
 
-    def _read(self, context_id: int, zygote: int, path: str, offset: int, length: int) -> Answer:
-        header = {"op": "read", "path": path, "offset": offset, "length": length}
-        message = frames.pack_target(zygote, frames.pack_payload(header))
-        return read_answer(self._link.ask(context_id, message).get())
+    def _transfer(self, context_id: int, path: str) -> Course:
+        name = str(self._router.context_by_id(context_id).name)
+        return Course(self._link, context_id, next(self._numbers), (path, name), self._shares, self._report)
+
+
+class Course:
+    """One transfer, seen from here; a context manager that tells the other end when it is over. One thread."""
+
+    def __init__(
+        self, link: Link, context_id: int, number: int, names: tuple[str, str], shares: flow.Shares, report: Report
+    ) -> None:
+        """:param names: of the file and of the target, for messages."""
+        self._link = link
+        self._context_id = context_id
+        self._number = number
+        self._path, self._target_name = names
+        self._taken = shares.taken(context_id)
+        self._report = report
+        self._over = False
+        self.compression = flow.Compression(False)
+        #: (bytes since the answer before, when it was asked for, the answer)
+        self._asked: collections.deque[tuple[int, float, PendingAnswer]] = collections.deque()
+        self._under_way = 0
+
+    def __enter__(self) -> Course:
+        self._share = self._taken.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: Any) -> None:
+        self._taken.__exit__(None, None, None)
+        self._report(self._number, None)
+        if not self._over:
+            self._link.tell(self._context_id, self._packed({"op": "discard"}))
+
+    def begin(self, header: Mapping[str, Any]) -> Answer:
+        """Begin at the other end; how long that takes is what the link's delay is at most."""
+        begun = time.monotonic()
+        answer = self.ask(header)
+        self._window = flow.Window(time.monotonic() - begun, self._share)
+        return answer
+
+    def ask(self, header: Mapping[str, Any]) -> Answer:
+        """Ask and wait. Raises as `read_answer` and `PendingAnswer.get`."""
+        answer = read_answer(self._link.ask(self._context_id, self._packed(header)).get())
+        self._over = header["op"] == "complete"
+        return answer
+
+    def push(self, reader: transfer.PartReader) -> None:
+        """Send all parts of a file and wait until they have arrived."""
+        unasked = 0
+        first = True
+        while True:
+            hole, data = reader.read(transfer.PART)
+            if reader.ended:
+                break
+            header, blobs = transfer.pack_part(hole, data, self.compression.on)
+            _count(hole, header, blobs)
+            message = self._packed({"op": "part", **header}, blobs)
+            unasked += len(data)
+            if first or unasked >= min(flow.ACKNOWLEDGE, self._window.size // 2) or hole:
+                self._ask_ahead(unasked, message)
+                unasked, first = 0, False
+            else:
+                self._link.tell(self._context_id, message)
+            while self._asked and self._under_way + unasked > self._window.size or len(self._asked) > 64:
+                self._take()
+                self._tell_progress(reader.offset - self._under_way, reader.size)
+        while self._asked:
+            self._take()
+
+    def pull(self, writer: transfer.PartWriter, size: int) -> None:
+        """Ask for parts ahead, and write them, until the other end has no more; compares sizes and digests."""
+        final = False
+        while True:
+            # Ahead as far as the window goes; the last question is the one for which only the end is left.
+            length = max(transfer.PART, min(PULL, self._window.size // 4))
+            while not final and (self._under_way + length <= self._window.size or not self._asked):
+                final = writer.offset + self._under_way >= size
+                question = {"op": "pull", "length": length, "compress": self.compression.on}
+                self._ask_ahead(length, self._packed(question))
+            answer = self._take()
+            if answer.header.get("eof"):
+                break
+            final = final and bool(self._asked)
+            writer.write(dict(answer.header), list(answer.blobs), PULL)
+            if size and writer.offset > size:
+                raise SourceChanged(f"{self._path} was changed while it was copied: it is larger than it was")
+            self._tell_progress(writer.offset, size)
+        if answer.header.get("changed"):
+            raise SourceChanged(f"{self._path} was changed while it was copied")
+        if (answer.header.get("size"), answer.header.get("sha256")) != (writer.offset, writer.digest.hexdigest()):
+            raise Damaged(f"{self._path} did not arrive as it was sent")
+
+    def _ask_ahead(self, size: int, message: bytes) -> None:
+        self._asked.append((size, time.monotonic(), self._link.ask(self._context_id, message)))
+        self._under_way += size
+
+    def _take(self) -> Answer:
+        """Wait for the oldest answer that is under way."""
+        size, asked, pending = self._asked.popleft()
+        answer = read_answer(pending.get())
+        self._under_way -= size
+        now = time.monotonic()
+        self._window.acknowledge(size, asked, now)
+        self.compression.acknowledge(size, self._under_way, now)
+        return answer
+
+    def _tell_progress(self, done: int, size: int) -> None:
+        self._report(self._number, Progress(self._path, self._target_name, max(0, done), size, self._window.rate()))
+
+    def _packed(self, header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> bytes:
+        return frames.pack_target(AGENT, frames.pack_payload({**header, "transfer": self._number}, blobs))
+
+
+def _count(hole: int, header: Mapping[str, Any], blobs: Sequence[bytes]) -> None:
+    if hole:
+        counters.add("transfer", "bytes_of_holes", amount=hole)
+    elif "z" in header:
+        counters.add("transfer", "bytes_saved", amount=header["z"] - len(blobs[0]))
+
+
+def _mode_of(path: bytes) -> int:
+    """Mode of a file that is to be replaced, or that of a new one."""
+    try:
+        return stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:
+        return 0o666 & ~_umask()
 
 
 def _umask() -> int:

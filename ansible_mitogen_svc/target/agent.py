@@ -14,7 +14,8 @@ Theory of operation
    ModuleCacheService, and passes the answer on. It never waits for it.
 4. `start` runs any command (a become command, another interpreter) with pipes or a terminal; `converse` carries
    its output to the controller, which knows the become plugin, and the password back; `adopt` makes a zygote of it.
-5. When a zygote's output ends, every call it has not answered is answered "lost", with its exit status.
+5. Large files are threads of their own (files.py); what they answer is sent by the broker thread.
+6. When a zygote's output ends, every call it has not answered is answered "lost", with its exit status.
    When the controller's stream ends, mitogen shuts the broker down and this process exits; zygotes see the end of
    their input and exit too.
 """
@@ -31,7 +32,7 @@ import zlib
 import mitogen.core
 from mitogen.core import Message
 
-from ansible_mitogen_svc.target import store
+from ansible_mitogen_svc.target import files, store
 from ansible_mitogen_svc.target.starting import same_interpreter, start_on_pipes, start_on_terminal
 from ansible_mitogen_svc.target.zygote_stream import Caller, Countdown, ErrorOutput, Sequel, ZygoteStream
 from ansible_mitogen_svc.wire import frames
@@ -64,6 +65,8 @@ class Agent:
             "retire_user": self.on_retire_user,
             "chain": self.on_chain,
         }
+        self.transfers = files.Transfers(self.answer_from_thread)
+        self._operations.update(dict.fromkeys(files.OPERATIONS, self.transfers.handle))
         router.add_handler(self.on_message, handle=frames.AGENT_HANDLE, policy=mitogen.core.has_parent_authority)
 
     def add(self, reader, writer, name, pid, adopted=False):
@@ -100,6 +103,9 @@ class Agent:
             error = {"type": "LookupError", "message": f"no zygote {number}"}
             return caller.answer(frames.pack_payload({"error": error}))
         zygote.forward(caller, payload)
+
+    def answer_from_thread(self, caller, header, blobs):
+        self.broker.defer(caller.answer, frames.pack_payload(header, blobs))
 
     # -- operations
 
@@ -291,7 +297,7 @@ class AgentContext(mitogen.core.ExternalContext):
 
     def _setup_globals(self):
         super()._setup_globals()
-        agent = Agent(self.router, self.master, self._sections)
+        agent = self.agent = Agent(self.router, self.master, self._sections)
         pid, socket_ = self._login
         socket_.setblocking(False)
         descriptor = socket_.detach()
@@ -301,4 +307,8 @@ class AgentContext(mitogen.core.ExternalContext):
 
 def run(config, pid, socket_, sections):
     """Run the agent until the controller goes away. `pid`, `socket_`: the login zygote; `sections`: see boot.py."""
-    AgentContext(config, pid, socket_, sections).main()
+    context = AgentContext(config, pid, socket_, sections)
+    try:
+        context.main()
+    finally:
+        context.agent.transfers.close()

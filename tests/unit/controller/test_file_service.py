@@ -1,111 +1,339 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Large files through the FileService, with a real agent."""
+"""Large files through the FileService, with a real agent on this machine."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import random
+import resource
+import signal
+import stat
+import subprocess
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from ansible_mitogen_svc import service
 from ansible_mitogen_svc.controller.session import Session
 from ansible_mitogen_svc.controller.target import Target
-from ansible_mitogen_svc.services.file import CHUNK, WINDOW
+from ansible_mitogen_svc.services import flow
+from ansible_mitogen_svc.statistics import counters
+from ansible_mitogen_svc.wire.transfer import PART
 
 Connect = Callable[[str], Target]
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
 
 
-def begun(target: Target, path: pathlib.Path, data: bytes) -> None:
-    """Write the first part of a file on the target, as the worker's own message does."""
-    header = {"op": "steps", "steps": [["put", str(path), 0o666, 0]]}
-    target.call(target.login_number, header, [data], timeout=30)
-
-
-def put(session: Session, target: Target, source: pathlib.Path, offset: int, destination: pathlib.Path) -> int:
+def put(session: Session, target: Target, source: pathlib.Path, destination: pathlib.Path, mode: int = 0o644) -> int:
     return session.move_file(
-        "put",
-        context_id=target.context_id,
-        zygote=target.login_number,
-        source=str(source),
-        offset=offset,
-        destination=str(destination),
+        "put", context_id=target.context_id, source=str(source), destination=str(destination), mode=mode
     )
 
 
 def fetch(session: Session, target: Target, source: pathlib.Path, destination: pathlib.Path) -> int:
     return session.move_file(
-        "fetch",
-        context_id=target.context_id,
-        zygote=target.login_number,
-        source=str(source),
-        destination=str(destination),
+        "fetch", context_id=target.context_id, source=str(source), destination=str(destination)
     )
 
 
 @pytest.fixture
 def large(tmp_path: pathlib.Path) -> pathlib.Path:
     path = tmp_path / "large"
-    path.write_bytes(random.Random(7).randbytes(2 * WINDOW + 3 * CHUNK + 17))
+    path.write_bytes(random.Random(7).randbytes(2 * flow.MOST + 3 * PART + 17))
     return path
 
 
+@pytest.fixture
+def place(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A directory on the target."""
+    (tmp_path / "place").mkdir()
+    return tmp_path / "place"
+
+
+@pytest.fixture
+def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file system of 4 MiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(path)], check=True)
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
 def test_a_file_of_several_windows_arrives_as_it_was(
-    session: Session, connect: Connect, large: pathlib.Path, tmp_path: pathlib.Path
+    session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    target, there, back = connect("one"), tmp_path / "there", tmp_path / "back"
-    data = large.read_bytes()
-    begun(target, there, data[:CHUNK])
-    assert put(session, target, large, CHUNK, there) == len(data) - CHUNK
-    assert there.read_bytes() == data
-    assert fetch(session, target, there, back) == len(data)
-    assert back.read_bytes() == data
+    target, data = connect("one"), large.read_bytes()
+    assert put(session, target, large, place / "there", 0o640) == len(data)
+    assert (place / "there").read_bytes() == data
+    assert fetch(session, target, place / "there", tmp_path / "back") == len(data)
+    assert (tmp_path / "back").read_bytes() == data
+    assert os.listdir(place) == ["there"]
 
 
-def test_a_part_that_could_not_be_written_fails_the_transfer(
-    session: Session, connect: Connect, large: pathlib.Path, tmp_path: pathlib.Path
+@pytest.mark.parametrize("size", [0, 1, PART, flow.ACKNOWLEDGE, flow.ACKNOWLEDGE + 1])
+def test_sizes_at_the_edges(
+    size: int, session: Session, connect: Connect, place: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    target, there = connect("one"), tmp_path / "there"
-    # No first part: every append is refused, and none of them is waited for until the end.
-    with pytest.raises(service.CallFailed) as caught:
-        put(session, target, large, large.stat().st_size - 2 * CHUNK, there)
-    assert caught.value.type_name.endswith("JobRefused")
-    begun(target, there, b"short")
-    with pytest.raises(service.CallFailed, match="bytes: is the file system full"):
-        put(session, target, large, large.stat().st_size - 2 * CHUNK, there)
+    (tmp_path / "source").write_bytes(random.Random(size).randbytes(size))
+    target = connect("one")
+    assert put(session, target, tmp_path / "source", place / "there") == size
+    assert fetch(session, target, place / "there", tmp_path / "back") == size
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "source").read_bytes()
+
+
+def test_files_of_the_kernel_which_have_no_size_are_fetched(
+    session: Session, connect: Connect, tmp_path: pathlib.Path
+) -> None:
+    fetch(session, connect("one"), pathlib.Path("/proc/version"), tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == pathlib.Path("/proc/version").read_bytes()
+
+
+def test_a_new_file_gets_its_mode_less_the_umask_and_a_replaced_one_keeps_owner_mode_and_attributes(
+    session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path
+) -> None:
+    target = connect("one")
+    put(session, target, large, place / "new", 0o777)
+    assert stat.S_IMODE((place / "new").stat().st_mode) == 0o777 & ~umask()
+    (place / "old").write_text("old")
+    (place / "old").chmod(0o604)
+    if os.geteuid() == 0:
+        os.chown(place / "old", 12345, 54321)
+    os.setxattr(place / "old", "user.kept", b"yes")
+    (place / "pointer").symlink_to("old")
+    put(session, target, large, place / "pointer", 0o777)
+    status = (place / "old").stat()
+    assert (place / "pointer").is_symlink()
+    assert (place / "old").read_bytes() == large.read_bytes()
+    assert stat.S_IMODE(status.st_mode) == 0o604
+    assert os.getxattr(place / "old", "user.kept") == b"yes"
+    if os.geteuid() == 0:
+        assert (status.st_uid, status.st_gid) == (12345, 54321)
+
+
+def umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def test_what_has_two_names_keeps_both(
+    session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path
+) -> None:
+    (place / "old").write_text("old")
+    os.link(place / "old", place / "other")
+    put(session, connect("one"), large, place / "old")
+    assert (place / "other").read_bytes() == large.read_bytes()
+
+
+def test_holes_stay_holes_in_both_directions(
+    session: Session, connect: Connect, place: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    with open(tmp_path / "sparse", "wb") as file:
+        for offset in (0, 64 << 20, 200 << 20):
+            file.seek(offset)
+            file.write(os.urandom(100_000))
+        file.truncate(300 << 20)
+    target = connect("one")
+    started = time.monotonic()
+    put(session, target, tmp_path / "sparse", place / "there")
+    fetch(session, target, place / "there", tmp_path / "back")
+    assert time.monotonic() - started < 30
+    for path in (place / "there", tmp_path / "back"):
+        assert path.stat().st_size == 300 << 20
+        assert path.stat().st_blocks * 512 < 8 << 20
+    assert subprocess.run(["cmp", tmp_path / "sparse", tmp_path / "back"], timeout=120).returncode == 0
+
+
+@AS_ROOT
+def test_a_disk_that_fills_up_is_named_and_nothing_stays(
+    session: Session, connect: Connect, large: pathlib.Path, small_disk: pathlib.Path
+) -> None:
+    target = connect("one")
+    (small_disk / "kept").write_text("old")
+    for name in ("new", "kept"):
+        with pytest.raises(service.CallFailed, match="No space left on device: .*/disk/"):
+            put(session, target, large, small_disk / name)
+    until(lambda: os.listdir(small_disk) == ["kept"])
+    assert (small_disk / "kept").read_text() == "old"
+    large.write_bytes(b"x" * (1 << 20))
+    put(session, target, large, small_disk / "new")
+    assert (small_disk / "new").read_bytes() == large.read_bytes()
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_directory_that_goes_away_during_the_transfer_fails_it(
+    session: Session, connect: Connect, place: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    source = tmp_path / "pipe"
+    os.mkfifo(source)
+    failure: list[BaseException] = []
+
+    def transfer() -> None:
+        try:
+            put(session, connect("one"), source, place / "new")
+        except service.CallFailed as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=transfer)
+    thread.start()
+    with open(source, "wb", buffering=0) as file:
+        file.write(b"x" * 1000)
+        until(lambda: bool(os.listdir(place)))
+        place.rename(tmp_path / "elsewhere")
+    thread.join(30)
+    assert "No such file or directory" in str(failure[0])
+    until(lambda: not (tmp_path / "place").exists())
+
+
+@pytest.mark.parametrize("direction", ["put", "fetch"])
+def test_a_source_that_changes_meanwhile_fails_the_transfer(
+    direction: str, session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path
+) -> None:
+    target = connect("one")
+    (place / "there").write_text("old")
+    stop = threading.Event()
+
+    def append() -> None:
+        with open(large, "ab", buffering=0) as file:
+            while not stop.is_set():
+                file.write(b"more")
+                time.sleep(0.002)
+
+    thread = threading.Thread(target=append)
+    thread.start()
+    try:
+        with pytest.raises(service.CallFailed, match="was changed while it was copied"):
+            (put if direction == "put" else fetch)(session, target, large, place / "there")
+    finally:
+        stop.set()
+        thread.join()
+    assert (place / "there").read_text() == "old"
+    until(lambda: os.listdir(place) == ["there"])
 
 
 def test_a_fetch_that_fails_leaves_what_was_there_and_no_other_file(
-    session: Session, connect: Connect, tmp_path: pathlib.Path
+    session: Session, connect: Connect, place: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    kept = tmp_path / "folder" / "kept"
-    kept.parent.mkdir()
-    kept.write_text("old")
+    (place / "kept").write_text("old")
     with pytest.raises(service.CallFailed, match="No such file"):
-        fetch(session, connect("one"), tmp_path / "missing", kept)
-    assert kept.read_text() == "old"
-    assert os.listdir(kept.parent) == ["kept"]
+        fetch(session, connect("one"), tmp_path / "missing", place / "kept")
+    with pytest.raises(service.CallFailed, match="Is a directory"):
+        fetch(session, connect("one"), tmp_path, place / "kept")
+    assert (place / "kept").read_text() == "old"
+    assert os.listdir(place) == ["kept"]
 
 
-def test_other_tasks_run_while_a_file_is_under_way(
-    session: Session, connect: Connect, large: pathlib.Path, tmp_path: pathlib.Path
+def agent_pid(target: Target) -> int:
+    zygote = target.call(0, {"op": "hello"}, timeout=30).header["pid"]
+    return int(pathlib.Path(f"/proc/{zygote}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_what_a_killed_agent_left_goes_with_the_next_transfer_and_what_another_one_writes_stays(
+    session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    target, there = connect("one"), tmp_path / "there"
-    begun(target, there, b"")
+    source = tmp_path / "pipe"
+    os.mkfifo(source)
+    target = connect("one")
+    failures: list[BaseException] = []
+
+    def transfer() -> None:
+        try:
+            put(session, target, source, place / "new")
+        except service.CallFailed as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=transfer)
+    thread.start()
+    with open(source, "wb", buffering=0) as file:
+        file.write(b"x" * 1000)
+        until(lambda: bool(os.listdir(place)))
+        put(session, connect("two"), large, place / "new")
+        assert len(os.listdir(place)) == 2, "the other transfer's file is in use"
+        os.kill(agent_pid(target), signal.SIGKILL)
+        until(lambda: not target.alive)
+    thread.join(30)
+    assert failures[0].type_name.endswith("TargetLost")  # type: ignore[attr-defined]
+    assert len(os.listdir(place)) == 2
+    put(session, connect("two"), large, place / "new")
+    assert os.listdir(place) == ["new"]
+
+
+def test_tasks_run_while_a_file_is_under_way(
+    session: Session, connect: Connect, place: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "source").write_bytes(os.urandom(256 << 20))
+    target = connect("one")
+    alone = max(seconds_of_a_ping(target) for _ in range(10))
+    waits = []
     done = threading.Event()
 
     def transfer() -> None:
-        put(session, target, large, 0, there)
+        put(session, target, tmp_path / "source", place / "there")
         done.set()
 
     threading.Thread(target=transfer).start()
-    answers = 0
     while not done.is_set():
-        target.call(target.login_number, {"op": "ping"}, timeout=30)
-        answers += 1
-    assert answers >= 1
-    assert there.stat().st_size == large.stat().st_size
+        waits.append(seconds_of_a_ping(target))
+    assert len(waits) >= 5
+    assert max(waits) < max(1.0, 20 * alone), max(waits)
+
+
+def seconds_of_a_ping(target: Target) -> float:
+    started = time.monotonic()
+    target.call(target.login_number, {"op": "ping"}, timeout=30)
+    return time.monotonic() - started
+
+
+def test_text_is_compressed_on_a_slow_link_only(
+    session: Session, connect: Connect, place: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source").write_text("a line of a log file, like many others\n" * 1_000_000)
+    target = connect("one")
+    counters.take()
+    put(session, target, tmp_path / "source", place / "there")
+    assert "bytes_saved" not in counters.report()["transfer"]
+    monkeypatch.setattr(flow, "FAST", 1 << 40)
+    monkeypatch.setattr(flow.Compression, "_decide", decide_for_compression)
+    put(session, target, tmp_path / "source", place / "there")
+    assert counters.report()["transfer"]["bytes_saved"] > 10 << 20
+    assert (place / "there").read_bytes() == (tmp_path / "source").read_bytes()
+    fetch(session, target, place / "there", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "source").read_bytes()
+
+
+def decide_for_compression(self: flow.Compression, rate: float) -> None:
+    self.on, self._phase = True, ""
+
+
+@pytest.mark.parametrize("direction", ["put", "fetch"])
+def test_four_gibibytes_pass_through_a_quarter_of_one(
+    direction: str, session: Session, connect: Connect, place: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    with open(tmp_path / "sparse", "wb") as file:
+        for number in range(64):
+            file.seek(number << 26)
+            file.write(os.urandom(1 << 20))
+        file.truncate(4 << 30)
+    target = connect("one")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        for pid in (0, agent_pid(target)):
+            status = pathlib.Path(f"/proc/{pid or 'self'}/status").read_text()
+            size = int(status.partition("VmSize:")[2].split()[0]) * 1024
+            resource.prlimit(pid, resource.RLIMIT_AS, (size + (256 << 20), before[1]))
+        (put if direction == "put" else fetch)(session, target, tmp_path / "sparse", place / "there")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert (place / "there").stat().st_size == 4 << 30
+    assert (place / "there").stat().st_blocks * 512 < 128 << 20
