@@ -301,6 +301,7 @@ def test_text_is_compressed_on_a_slow_link_only(
     (tmp_path / "source").write_text("a line of a log file, like many others\n" * 1_000_000)
     target = connect("one")
     counters.take()
+    monkeypatch.setattr(flow, "FAST", 0)
     put(session, target, tmp_path / "source", place / "there")
     assert "bytes_saved" not in counters.report()["transfer"]
     monkeypatch.setattr(flow, "FAST", 1 << 40)
