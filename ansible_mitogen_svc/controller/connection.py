@@ -112,7 +112,7 @@ class AcceleratedConnection(ReachingConnection):
         """
         if wrap_async or self.svc_files_wanted:
             return bool(super().is_pipelining_enabled(wrap_async))
-        if self.become is None or self.become.pipelining:
+        if self.svc_transport.packs_ahead and (self.become is None or self.become.pipelining):
             self.svc_begin()
             return True
         return self.svc_target() is not None or bool(super().is_pipelining_enabled(wrap_async))
@@ -146,8 +146,8 @@ class AcceleratedConnection(ReachingConnection):
             self._svc_guard(lambda: file_transfer.put(self, target, file, out_path, mode))
 
     def svc_new_mode(self, mode: int) -> int:
-        """What a file that is put gets as its mode: over ssh (sftp) that of the file here, locally the default."""
-        return 0o666 if self.transport == "local" else mode & 0o777
+        """What a file that is put gets as its mode: over ssh (sftp) that of the file here, else the default."""
+        return mode & 0o777 if self.svc_transport.keeps_modes else 0o666
 
     def fetch_file(self, in_path: str, out_path: str) -> None:
         """Copy a file to the controller, as the login user, as core's plugins do."""
@@ -249,7 +249,7 @@ class AcceleratedConnection(ReachingConnection):
     def _svc_zygote(self, target: Target, job: Job, command: str) -> tuple[Zygote, str]:
         identity = identities.identify(command, job.interpreter, self.become, self._svc_become_timeout())
         try:
-            return identities.zygote_for(target, identity)
+            return identities.zygote_for(target, identity, self.svc_transport.shell(target.hello))
         except EscalationRefused as refused:
             raise self.svc_transport.refused(self, refused, identity.timeout) from None
 
@@ -354,6 +354,7 @@ def accelerated(connection: Any, inventory_host: str) -> Any:
     replacement: Any = object.__new__(_accelerated_class(cast(Hashable, type(connection))))
     replacement.__dict__ = connection.__dict__
     replacement.svc_transport = found
+    replacement.svc_plugin_class = type(connection)
     replacement.svc_inventory_host = inventory_host
     replacement.svc_variables = {}
     replacement.svc_templar = None

@@ -7,8 +7,10 @@ Used by `session.py` (the ansible-playbook process) and `worker_session.py` (for
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -47,6 +49,18 @@ class ConnectionPlan:
     password: bytes | None = field(default=None, repr=False)
     cwd: str | None = None
     timeout: float = 60.0
+
+
+#: Keeps passwords out of the keys, which are compared and may be logged, but tells two passwords apart.
+_SALT = os.urandom(16)
+
+
+def plan_key(argv: Sequence[bytes], *more: bytes) -> str:
+    """`ConnectionPlan.key` for a command and whatever else makes it another connection, such as the password."""
+    digest = hashlib.blake2b(key=_SALT, digest_size=20)
+    for part in (*argv, b"", *more):
+        digest.update(part + b"\0")
+    return digest.hexdigest()
 
 
 class TaskSession(Protocol):

@@ -85,9 +85,10 @@ class InterpreterFailed(Exception):
     """The command became, but what it ran is no Python that could be made a zygote; the text says what it was."""
 
 
-def zygote_for(target: Target, identity: Identity) -> tuple[Zygote, str]:
+def zygote_for(target: Target, identity: Identity, shell: str) -> tuple[Zygote, str]:
     """The zygote of an identity, started when it is not there, and the path its interpreter goes by.
 
+    :param shell: path of the shell that runs the login user's commands.
     :raises EscalationRefused: the become command refused or was silent.
     :raises NotBecome: it ended.
     :raises InterpreterFailed: it did not, and the interpreter is none.
@@ -101,7 +102,7 @@ def zygote_for(target: Target, identity: Identity) -> tuple[Zygote, str]:
         question["interpreter"] = identity.interpreter
     answer = target.call(AGENT, question, timeout=identity.timeout + ADOPTION_TIMEOUT)
     if "start" in answer.header:
-        return _start(target, identity)
+        return _start(target, identity, shell)
     number = int(answer.header["zygote"])
     executable = str(answer.header["executable"])
     login = target.zygote(LOGIN)
@@ -112,10 +113,10 @@ def zygote_for(target: Target, identity: Identity) -> tuple[Zygote, str]:
     return zygote, executable
 
 
-def _start(target: Target, identity: Identity) -> tuple[Zygote, str]:
+def _start(target: Target, identity: Identity, shell: str) -> tuple[Zygote, str]:
     number = 0
     try:
-        argv = [target.hello.shell, "-c", identity.command]
+        argv = [shell, "-c", identity.command]
         tty = identity.become is not None and not identity.become.pipelining
         number = int(target.call(AGENT, {"op": "start", "argv": argv, "tty": tty}).header["zygote"])
         if identity.become is not None:

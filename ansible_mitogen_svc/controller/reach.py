@@ -49,6 +49,8 @@ class ReachingConnection(_Core):
     """Mixin; see the module."""
 
     svc_transport: transport.Transport
+    #: The plugin's own class, without our mixins.
+    svc_plugin_class: type[Any]
     svc_variables: Mapping[str, Any]
     svc_templar: Any
     svc_inventory_host: str
@@ -79,6 +81,9 @@ class ReachingConnection(_Core):
                 counters.add("connections", "reused")
                 self.svc_last_target = target
             return target
+        if getattr(self._shell, "_IS_WINDOWS", False):
+            self.svc_unavailable = "shell of Windows"
+            return None
         found: list[Target] = []
 
         def start(plan: ConnectionPlan) -> None:

@@ -23,6 +23,8 @@ from typing import Any
 
 import yaml
 
+from rig import podman
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 INTEGRATION = REPOSITORY / 'tests/integration'
 RUN_SECONDS = 300
@@ -213,6 +215,7 @@ class Runner:
             'ANSIBLE_CALLBACKS_ENABLED': 'rig_results',
             'ANSIBLE_STRATEGY': setting.strategy,
             'ANSIBLE_MITOGEN_SVC_STATS': str(home / 'statistics'),
+            'CONTAINERS_CONF': podman.environment()['CONTAINERS_CONF'],
             'RIG_RESULTS': str(home / 'results'),
             **passed, **setting.environment, **extra,
         }

@@ -10,6 +10,7 @@ A target is a directory with ``playbook.yml`` and, where needed, ``target.yml``:
 ``returncode``   what ansible-playbook has to end with (0)
 ``long``         true: only with ``-m long``
 ``volatile``     list of {field, reason, task}: fields that may differ, see `rig.results.Tolerance`
+``collections``  true: the collections of `rig.collections` are found
 ``cold``         {reason in the statistics, * wild: why modules of this target do not run in the zygote}
 
 While working on our side, RIG_CORE_RESULTS=DIRECTORY keeps the runs under core there and uses them again as long as
@@ -31,8 +32,11 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pytest
 import yaml
 
+from rig import collections
+from rig.errors import RigUnavailable
 from rig.hosts import Host, HostPool
 from rig.playbook import CORE, PlaybookRun, Runner, Setting
 from rig.results import Tolerance
@@ -48,6 +52,7 @@ class Target:
     prepare: str = ''
     returncode: int = 0
     long: bool = False
+    collections: bool = False
     volatile: tuple[Tolerance, ...] = ()
     cold: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -74,7 +79,8 @@ def load_all(root: pathlib.Path) -> list[Target]:
 def inventory(first: Host, second: Host) -> dict[str, dict[str, Any]]:
     """``alpha``: root's login on one machine; on the other ``beta`` may sudo freely, ``gamma`` with its password."""
     def at(host: Host, user: str) -> dict[str, Any]:
-        return {'ansible_host': host.address, 'ansible_port': host.port, 'ansible_user': user}
+        return {'ansible_host': host.address, 'ansible_port': host.port, 'ansible_user': user,
+                'rig_container': host.name}
     return {'alpha': at(first, 'root'), 'beta': at(second, 'ops'), 'gamma': at(second, 'deploy')}
 
 
@@ -97,7 +103,10 @@ class TargetRuns:
     def result(self, target: Target, setting: Setting) -> PlaybookRun:
         """Wait for a run."""
         self.submit(target, (setting,))
-        return self._futures[target.name, setting.name].result()
+        try:
+            return self._futures[target.name, setting.name].result()
+        except RigUnavailable as reason:
+            pytest.skip(f'{target.name}: {reason}')
 
     def _run(self, target: Target, setting: Setting) -> PlaybookRun:
         kept = _kept_path(target) if setting is CORE else None
@@ -109,9 +118,12 @@ class TargetRuns:
         return run
 
     def _run_afresh(self, target: Target, setting: Setting) -> PlaybookRun:
+        environment = dict(target.environment)
+        if target.collections:
+            environment['ANSIBLE_COLLECTIONS_PATH'] = f'{{collections}}:{collections.ensure_collections()}'
         with self._pool.host('first') as first, self._pool.host('second') as second:
             return self._runner.run(target.directory / 'playbook.yml', inventory(first, second), setting,
-                                    target.arguments, target.environment,
+                                    target.arguments, environment,
                                     prepare=target.prepare)
 
     def seconds(self) -> dict[str, dict[str, float]]:

@@ -2,22 +2,22 @@
 # Copyright: The ansible_mitogen_svc authors
 """Transports: how a connection plugin's own command is turned into something the Session can start.
 
-One file per connection type, one class in it, and its line in `TRANSPORTS`: nothing else to touch. Called by the
-connection mixin in a task worker.
+One file per connection type, named after the plugin, with a `TRANSPORT` in it: nothing else to touch. It is imported
+when the first connection of its type is met. Called by the connection mixin in a task worker.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ansible.errors import AnsibleError
 
 from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
 from ansible_mitogen_svc.controller.escalation import EscalationRefused
 from ansible_mitogen_svc.controller.target import Hello
-from ansible_mitogen_svc.controller.transport.local import LocalTransport
-from ansible_mitogen_svc.controller.transport.ssh import SshTransport
 from ansible_mitogen_svc.services.bootstrap import StartFailure
 
 #: Composes the remote shell line that starts the agent; see services/bootstrap.py.
@@ -27,8 +27,13 @@ RemoteCommand = Callable[[], str]
 class Transport(Protocol):
     """One connection type. Stateless: everything it needs is in the connection plugin it is given."""
 
-    #: Names of the connection plugins it serves, as core resolves them.
+    #: Names of the connection plugins it serves, as core resolves them, and as a play may shorten them.
     names: frozenset[str]
+    #: Whether core hears that modules need no file before it is known that an agent can run. Where that is so, core
+    #: packs the module while the connection is made.
+    packs_ahead: bool
+    #: Whether the plugin gives a file it puts the mode of the one here (sftp); else it gets the default mode.
+    keeps_modes: bool
 
     def settings(self, connection: Any) -> tuple[Any, ...]:
         """What distinguishes one connection from another, quickly; equal settings give equal plans."""
@@ -47,18 +52,30 @@ class Transport(Protocol):
         """The plugin's exception for a become command that refused, or was silent for `seconds`."""
 
 
-TRANSPORTS: tuple[Transport, ...] = (SshTransport(), LocalTransport())
-_BY_NAME = {name: transport for transport in TRANSPORTS for name in transport.names}
+@functools.cache
+def _named(name: str) -> Transport | None:
+    """The transport in the file of a plugin's name, if it serves the plugin of that full name."""
+    file = name.rpartition(".")[2]
+    if not file.isidentifier():
+        return None
+    module = f"{__name__}.{file}"
+    try:
+        transport = cast(Transport, importlib.import_module(module).TRANSPORT)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        return None
+    return transport if name in transport.names else None
 
 
 def is_handled(connection_name: str) -> bool:
     """Whether a connection plugin, by the name a play or core gives it, is served by a transport."""
-    return connection_name in _BY_NAME
+    return _named(connection_name) is not None
 
 
 def transport_for(connection: Any) -> Transport | None:
     """The transport of a loaded connection plugin; None leaves it to core."""
-    return _BY_NAME.get(str(getattr(connection, "ansible_name", None) or getattr(connection, "_load_name", "")))
+    return _named(str(getattr(connection, "ansible_name", None) or getattr(connection, "_load_name", "")))
 
 
-__all__ = ["TRANSPORTS", "ConnectionPlan", "StartFailure", "Transport", "is_handled", "transport_for"]
+__all__ = ["ConnectionPlan", "StartFailure", "Transport", "is_handled", "transport_for"]

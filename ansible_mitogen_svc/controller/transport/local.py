@@ -23,6 +23,8 @@ class LocalTransport:
     """See the module and `Transport`."""
 
     names = frozenset({"local", "ansible.builtin.local", "ansible.legacy.local", "ansible_mitogen.svc.local"})
+    packs_ahead = True
+    keeps_modes = False
 
     def settings(self, connection: Any) -> tuple[Any, ...]:
         """All local tasks of a run share one agent."""
@@ -44,6 +46,9 @@ class LocalTransport:
         if error.refusal is Refusal.INCORRECT:
             return AnsibleError(_explained("Duplicate become password prompt encountered", error))
         return AnsibleError(_explained("Premature end of stream", error))
+
+
+TRANSPORT = LocalTransport()
 
 
 def _executable() -> str:

@@ -9,8 +9,6 @@ is private there is in compat/ssh.py).
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +16,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller.compat import ssh as compat
-from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
+from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan, plan_key
 from ansible_mitogen_svc.controller.escalation import EscalationRefused, Refusal
 from ansible_mitogen_svc.controller.target import Hello
 from ansible_mitogen_svc.services.bootstrap import PASSWORD_FD, StartFailure
@@ -35,6 +33,8 @@ class SshTransport:
     """See the module and `Transport`."""
 
     names = frozenset({"ssh", "ansible.builtin.ssh", "ansible.legacy.ssh", "ansible_mitogen.svc.ssh"})
+    packs_ahead = True
+    keeps_modes = True
 
     def settings(self, connection: Any) -> tuple[Any, ...]:
         """All options of the plugin, and what it still takes from the play context."""
@@ -61,7 +61,7 @@ class SshTransport:
         with compat.password_source(connection, composed) as source:
             argv[:] = source.argv
             plan = ConnectionPlan(
-                key=_key(argv, source.password),
+                key=plan_key(argv, source.password or b""),
                 name=f"ssh {connection.host}",
                 argv=tuple(source.argv),
                 environment=source.environment,
@@ -101,12 +101,4 @@ class SshTransport:
         raise failure
 
 
-#: Keeps passwords out of the keys, which are compared and may be logged, but tells two passwords apart.
-_SALT = os.urandom(16)
-
-
-def _key(argv: list[bytes], password: bytes | None) -> str:
-    digest = hashlib.blake2b(key=_SALT, digest_size=20)
-    for part in (*argv, b"", password or b""):
-        digest.update(part + b"\0")
-    return digest.hexdigest()
+TRANSPORT = SshTransport()

@@ -24,7 +24,13 @@ from ansible.plugins.loader import action_loader, become_loader, connection_load
 
 from ansible_mitogen_svc.controller.compat.adapter import CoreAdapter, QueuedTask
 from ansible_mitogen_svc.controller.workers.kinds import Decision, WorkerKind
-from ansible_mitogen_svc.controller.workers.plugin_policy import Abandon, PluginTrust, TaskPolicy, policy_of_this_thread
+from ansible_mitogen_svc.controller.workers.plugin_policy import (
+    Abandon,
+    PluginTrust,
+    TaskPolicy,
+    is_served,
+    policy_of_this_thread,
+)
 
 #: Actions of ansible.builtin that touch nothing but variables and files of the controller, and never wait.
 CONTROLLER_ONLY = frozenset(
@@ -189,7 +195,9 @@ class Decider:
         key = (plugin_type, name, ())
         if key not in self._plugins:
             found = loader.find_plugin_with_context(name)
-            fine = not found.resolved or self._trust.allows(found.resolved_fqcn, found.plugin_resolved_path)
+            served = plugin_type == "connection" and is_served(self._serves, found.resolved_fqcn)
+            fine = not found.resolved or served
+            fine = fine or self._trust.allows(found.resolved_fqcn, found.plugin_resolved_path)
             self._plugins[key] = None if fine else Decision(_FORK, f"{plugin_type}:{found.resolved_fqcn}")
         return self._plugins[key]
 

@@ -74,6 +74,14 @@ def trust_roots(directories: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named + real))
 
 
+def is_served(serves: Callable[[str], bool], fqcn: str | None) -> bool:
+    """Whether the connection plugin of a collection is one that ours stand in for: its own code then runs only to tell
+    what it would start, which was checked for threads. Not so a plugin beside a playbook that goes by the same name.
+    """
+    name = fqcn or ""
+    return name.count(".") >= 2 and not name.startswith("ansible.legacy.") and serves(name)
+
+
 @dataclass
 class TaskPolicy:
     """What one task, in one worker, may load. Lives as long as the task runs; used by its thread only.
@@ -99,6 +107,8 @@ class TaskPolicy:
         self, plugin_type: str, name: str, fqcn: str | None, path: str | None
     ) -> tuple[WorkerKind, str] | None:
         if plugin_type not in _CHECKED or path is None:
+            return None
+        if plugin_type == "connection" and is_served(self.serves, fqcn):
             return None
         if not self.trust.allows(fqcn, path):
             return WorkerKind.FORK, f"{plugin_type}:{fqcn or name}"

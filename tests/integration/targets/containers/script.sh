@@ -1,0 +1,4 @@
+#!/bin/sh
+for word in "$@"; do echo "<$word>"; done
+id -un
+pwd

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Connection plugins whose programs are not on every machine: a program of the same name stands in for each.
+
+It notes its arguments, then runs on this machine the command it was given. Under core and under ours the plugin has to
+start it with the same arguments before the command; ours starts it once.
+"""
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import stat
+
+import pytest
+from rig.collections import ensure_collections
+from rig.errors import RigUnavailable
+from rig.playbook import CORE, OURS, PlaybookRun, Runner, Setting
+from rig.results import compare
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
+
+STAND_IN = """#!/usr/bin/python3
+import json, os, sys
+argv = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
+if argv[0] == "jls":
+    print("cell other")
+elif argv[0] == "zoneadm":
+    pass
+elif argv[0] == "virsh" and "dominfo" in argv:
+    pass
+else:
+    places = [n for n, word in enumerate(argv) if n and word.startswith("/bin/sh")]
+    shell = places[0] if places else argv.index("--") + 1
+    with open(os.environ["RIG_ARGUMENTS"], "a") as log:
+        log.write(json.dumps(argv[:shell]) + "\\n")
+    if "--kubeconfig" in argv:
+        json.load(open(argv[argv.index("--kubeconfig") + 1]))
+    command = argv[shell:]
+    command = ["/bin/sh", "-c", command[0]] if len(command) == 1 else command
+    os.execvp(command[0], command)
+"""
+KUBERNETES = {'ansible_kubectl_namespace': 'lab', 'ansible_kubectl_token': 'kube-secret',
+              'ansible_kubectl_extra_args': '--request-timeout=9'}
+HOSTS = {
+    'kubectl': {'ansible_connection': 'kubernetes.core.kubectl', 'ansible_host': 'pod', **KUBERNETES},
+    'kubeconfig': {'ansible_connection': 'kubectl', 'ansible_host': 'pod',
+                   'ansible_kubectl_kubeconfig': {'apiVersion': 'v1', 'kind': 'Config'}},
+    'oc': {'ansible_connection': 'community.okd.oc', 'ansible_host': 'pod', 'ansible_oc_container': 'main'},
+    'lxc': {'ansible_connection': 'community.general.lxd', 'ansible_host': 'box.example', 'ansible_lxd_project': 'p'},
+    'incus': {'ansible_connection': 'community.general.incus', 'ansible_host': 'box', 'ansible_incus_remote': 'far'},
+    'jexec': {'ansible_connection': 'community.general.jail', 'ansible_host': 'cell', 'ansible_user': 'root'},
+    'virsh': {'ansible_connection': 'community.libvirt.libvirt_lxc', 'ansible_host': 'domain'},
+    'nsenter': {'ansible_connection': 'community.docker.nsenter', 'ansible_nsenter_pid': 7},
+    'buildah': {'ansible_connection': 'containers.podman.buildah', 'ansible_host': 'work',
+                'ansible_buildah_working_directory': '/tmp'},
+}
+PROGRAMS = ('kubectl', 'oc', 'lxc', 'incus', 'jexec', 'jls', 'virsh', 'nsenter', 'buildah')
+PLAYBOOK = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - {name: ping, ping: null}
+    - {name: command, command: id -un, register: who}
+    - {name: words, shell: "cat; echo $WORD", args: {stdin: "from {{ inventory_hostname }}"}, environment: {WORD: given}}
+    - {name: again, ping: null}
+"""
+
+
+def run_with(runner: Runner, tmp_path: pathlib.Path, setting: Setting) -> tuple[PlaybookRun, list[list[str]]]:
+    try:
+        collections = ensure_collections()
+    except RigUnavailable as reason:
+        pytest.skip(str(reason))
+    programs = tmp_path / 'bin'
+    programs.mkdir(exist_ok=True)
+    for name in PROGRAMS:
+        (programs / name).write_text(STAND_IN)
+        (programs / name).chmod(stat.S_IRWXU)
+    playbook = tmp_path / 'playbook.yml'
+    playbook.write_text(PLAYBOOK)
+    log = tmp_path / setting.name
+    run = runner.run(playbook, HOSTS, setting, environment={
+        'PATH': f'{programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+        'RIG_ARGUMENTS': str(log), 'ANSIBLE_COLLECTIONS_PATH': f'{{collections}}:{collections}'})
+    return run, [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def stable(argv: list[str]) -> tuple[str, ...]:
+    """Without the name of a temporary file, such as that of a kubeconfig given as a dictionary."""
+    return tuple('<temporary>' if argument.startswith('/tmp/') and '/tmp' in argument[4:] else argument
+                 for argument in argv)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='the jail plugin insists on root')
+def test_a_plugin_starts_its_program_for_ours_as_for_core_but_only_once(
+        runner: Runner, tmp_path: pathlib.Path) -> None:
+    core, core_argv = run_with(runner, tmp_path, CORE)
+    ours, our_argv = run_with(runner, tmp_path, OURS)
+    assert ours.returncode == 0, ours.tail()
+    assert core.returncode == 0, core.tail()
+    differences = compare(core.results, ours.results)
+    assert not differences, '\n'.join(map(str, differences[:20]))
+    assert {stable(argv) for argv in our_argv} <= {stable(argv) for argv in core_argv}
+    assert len(our_argv) == len(HOSTS), our_argv
+    assert ours.statistics['module_runs']['core'] == ours.statistics['module_runs']['cold'] == {}
+    assert not ours.leftovers, 'temporary files of the plugins'
