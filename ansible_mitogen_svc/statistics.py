@@ -21,6 +21,7 @@ from typing import Any
 SAMPLES_KEPT = 65536
 
 _TOTALS = (
+    ("identities", ("started", "recycled")),
     ("connections", ("opened", "reused", "lost", "failed")),
     ("module_cache", ("hits", "misses", "bytes_manifest", "bytes_module_utils", "bytes_module", "bytes_other")),
     ("packing", ("recorded", "walked")),

@@ -22,6 +22,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_mitogen_svc.controller import settings
 from ansible_mitogen_svc.controller.escalation import Escalation
 from ansible_mitogen_svc.controller.target import AGENT, LOGIN, Hello, Target, Zygote
 from ansible_mitogen_svc.services.answers import JobRefused, ZygoteLost
@@ -97,11 +98,12 @@ def zygote_for(target: Target, identity: Identity, shell: str) -> tuple[Zygote, 
     known = target.zygote(identity.name)
     if known is not None:
         return known, known.executable or known.hello.executable
-    question = {"op": "resolve", "identity": identity.name}
+    question = {"op": "resolve", "identity": identity.name, "limit": settings.current().identity_limit}
     if identity.become is None:
         question["interpreter"] = identity.interpreter
     answer = target.call(AGENT, question, timeout=identity.timeout + ADOPTION_TIMEOUT)
     if "start" in answer.header:
+        counters.add("identities", "recycled", amount=int(answer.header.get("recycled", 0)))
         return _start(target, identity, shell)
     number = int(answer.header["zygote"])
     executable = str(answer.header["executable"])

@@ -31,6 +31,7 @@ class Settings:
 
     `stats_path`: file for the statistics, or None. `task_workers`: ``auto`` or ``fork``. `safe_plugins`: names of
     plugins and collections that may run in threads. `pool_size`: threads of the pool that serves targets' requests.
+    `identity_limit`: warm Pythons per host beside the login user's.
     `packing_cache`: whether what packing a module found out stays between runs. `packing_cache_path`: the directory for
     it, or None for the default one. `sources`: where each value comes from, for messages.
     """
@@ -39,6 +40,7 @@ class Settings:
     task_workers: str = "auto"
     safe_plugins: tuple[str, ...] = ()
     pool_size: int = 16
+    identity_limit: int = 20
     packing_cache: bool = True
     packing_cache_path: str | None = None
     sources: dict[str, str] = field(default_factory=dict, compare=False)
@@ -132,6 +134,8 @@ def _invalid(option: str, value: Any, source: str, remedy: str) -> AnsibleOption
 def _check(option: str, value: Any, source: str) -> None:
     if option == "pool_size" and not 1 <= value <= _POOL_LIMIT:
         raise _invalid(option, value, source, f"Use a number from 1 to {_POOL_LIMIT}.")
+    if option == "identity_limit" and value < 1:
+        raise _invalid(option, value, source, "Use a number from 1 up.")
     if option == "safe_plugins":
         for name in value or ():
             if not _SAFE_NAME.fullmatch(str(name)):

@@ -34,10 +34,19 @@ from mitogen.core import Message
 
 from ansible_mitogen_svc.target import files, store
 from ansible_mitogen_svc.target.starting import same_interpreter, start_on_pipes, start_on_terminal
-from ansible_mitogen_svc.target.zygote_stream import Caller, Countdown, ErrorOutput, Sequel, ZygoteStream
+from ansible_mitogen_svc.target.zygote_stream import (
+    LOGIN_ZYGOTE,
+    Caller,
+    Countdown,
+    ErrorOutput,
+    Nobody,
+    Sequel,
+    ZygoteStream,
+)
 from ansible_mitogen_svc.wire import frames
 
-LOGIN_ZYGOTE = 1
+#: Zygotes beside the login user's when the controller names no limit.
+IDENTITIES = 20
 MODULE_CACHE = "ansible_mitogen_svc.services.module_cache.ModuleCacheService"
 
 
@@ -112,7 +121,8 @@ class Agent:
     def on_chain(self, caller, header, blobs):
         """What one zygote has to do before another: the second hears of it when the first has answered well."""
         first, second = header["zygotes"]
-        self.forward(first, Sequel(caller, lambda: self.forward(second, caller, blobs[1])), blobs[0])
+        then = Sequel(caller, self.zygotes.get(second), lambda: self.forward(second, caller, blobs[1]))
+        self.forward(first, then, blobs[0])
 
     def on_hello(self, caller, header, blobs):
         zygote = self.zygotes[LOGIN_ZYGOTE]
@@ -152,9 +162,19 @@ class Agent:
 
     @staticmethod
     def can_retire(zygote, user):
-        if zygote.number == LOGIN_ZYGOTE or zygote.gone is not None or zygote.hello is None or not zygote.idle:
-            return False
-        return frames.unpack_payload(zygote.hello)[0]["user"] == user
+        return zygote.expendable and frames.unpack_payload(zygote.hello)[0]["user"] == user
+
+    def make_room(self, limit):
+        """Let idle zygotes go, the ones longest unused first, until one more will be no more than `limit`; how many.
+
+        The login zygote does not count. With more than `limit` in use at once there are more.
+        """
+        alive = [each for each in self.zygotes.values() if each.gone is None and not each.leaving]
+        idle = sorted((each for each in alive if each.expendable), key=lambda each: each.used)
+        leaving = idle[: max(0, len(alive) - limit)]
+        for zygote in leaving:
+            zygote.retire(Nobody())
+        return len(leaving)
 
     # -- identities
 
@@ -164,14 +184,15 @@ class Agent:
         known = self.identities.get(identity)
         if isinstance(known, list):
             return known.append(caller)
-        if known is not None and known.gone is None:
+        if known is not None and known.gone is None and not known.leaving:
             return self.answer_identity(caller, known, known.executable)
         login = self.zygotes[LOGIN_ZYGOTE]
         executable = same_interpreter(header.get("interpreter"))
         if executable and login.gone is None and login.hello is not None:
             return self.answer_identity(caller, login, executable)
         self.identities[identity] = []
-        caller.answer(frames.pack_payload({"start": True}))
+        recycled = self.make_room(header.get("limit", IDENTITIES))
+        caller.answer(frames.pack_payload({"start": True, "recycled": recycled}))
 
     @staticmethod
     def answer_identity(caller, zygote, executable):

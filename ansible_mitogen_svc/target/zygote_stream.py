@@ -19,6 +19,7 @@ from ansible_mitogen_svc.wire import frames
 #: Written by the first stage of a started zygote, see services/bootstrap.py.
 READY = b"SVC-ZYGOTE\n"
 STDERR_KEPT = 2048
+LOGIN_ZYGOTE = 1
 
 
 class Caller:
@@ -65,6 +66,11 @@ class ZygoteStream(mitogen.core.Protocol):
         self.ready = False
         #: How it ended, as callers are told; None while it lives.
         self.gone: dict[str, object] | None = None
+        #: It was told to end, and gets nothing more.
+        self.leaving = False
+        #: Calls that another zygote has to answer first.
+        self.expected = 0
+        self.used = 0.0
         self._seen = b""
 
     # -- towards the zygote
@@ -77,9 +83,11 @@ class ZygoteStream(mitogen.core.Protocol):
             self._writer.write(data)
 
     def forward(self, caller, payload):
-        if self.gone is not None:
+        if self.gone is not None or self.leaving:
             # The call was never delivered: whoever made it may safely make it again elsewhere.
-            return caller.answer(frames.pack_payload(dict(self.gone, undelivered=True)))
+            gone = self.gone or {"lost": "zygote", "rc": None, "signal": None, "stderr": ""}
+            return caller.answer(frames.pack_payload(dict(gone, undelivered=True)))
+        self.used = time.monotonic()
         number = 0
         if caller.handle:
             self._next_id = number = self._next_id % 0x7FFFFFFF + 1
@@ -89,12 +97,19 @@ class ZygoteStream(mitogen.core.Protocol):
     def retire(self, caller):
         """Let the zygote end, and tell `caller` when it and all that it started have ended."""
         self.waiting_for_end.append(caller)
+        self.leaving = True
         self.write(frames.pack_frame(0, frames.pack_payload({"op": "retire"})))
 
     @property
     def idle(self):
-        """Whether nobody waits for an answer of it."""
-        return not self._pending
+        """Whether nobody waits for an answer of it, nor is about to."""
+        return not self._pending and not self.expected
+
+    @property
+    def expendable(self):
+        """Whether it can be sent away: another one in its place would do as well."""
+        alive = self.number != LOGIN_ZYGOTE and self.gone is None and not self.leaving
+        return alive and self.hello is not None and self.idle
 
     # -- from the zygote
 
@@ -215,6 +230,15 @@ class ErrorOutput(mitogen.core.Protocol):
         self.zygote.on_error_output(data)
 
 
+class Nobody:
+    """A caller that wants no answer."""
+
+    handle = None
+
+    def answer(self, payload):
+        pass
+
+
 class Countdown:
     """A caller that answers another one when it has been answered often enough."""
 
@@ -231,15 +255,23 @@ class Countdown:
 
 
 class Sequel:
-    """A caller that goes on to something else after a good answer; a bad one is passed on, marked as the first's."""
+    """A caller that goes on to something else after a good answer; a bad one is passed on, marked as the first's.
+
+    `second` is the zygote that it goes on to, which must not be sent away meanwhile; None when there is none.
+    """
 
     handle = True
 
-    def __init__(self, caller, then):
+    def __init__(self, caller, second, then):
         self.caller = caller
+        self.second = second
         self.then = then
+        if second is not None:
+            second.expected += 1
 
     def answer(self, payload):
+        if self.second is not None:
+            self.second.expected -= 1
         header, blobs = frames.unpack_payload(payload)
         if "error" in header or "lost" in header:
             self.caller.answer(frames.pack_payload(dict(header, first=True), blobs))

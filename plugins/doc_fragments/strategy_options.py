@@ -83,6 +83,22 @@ options:
         key: packing_cache_path
     vars:
       - name: ansible_mitogen_svc_packing_cache_path
+  identity_limit:
+    description:
+      - Number of Pythons that are kept running on each host for users that tasks become, and for other interpreters,
+        beside the one of the login user.
+      - One more takes the place of the one that is longest unused. None in use is ended, so there are more for as long
+        as more of them work at once.
+      - Each takes some 20 MB of memory on the host, and one becoming of its user to start.
+    type: int
+    default: 20
+    env:
+      - name: ANSIBLE_MITOGEN_SVC_IDENTITY_LIMIT
+    ini:
+      - section: ansible_mitogen_svc
+        key: identity_limit
+    vars:
+      - name: ansible_mitogen_svc_identity_limit
   stats_path:
     description:
       - A file to which statistics of the run are written as JSON when it ends.

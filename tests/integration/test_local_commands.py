@@ -62,7 +62,7 @@ PLAYBOOK = """
   tasks:
     - {name: ping, ping: null}
     - {name: command, command: id -un, register: who}
-    - {name: words, shell: "cat; echo $WORD", args: {stdin: "from {{ inventory_hostname }}"}, environment: {WORD: given}}
+    - {name: words, shell: "cat; echo $WORD", args: {stdin: "from {{ inventory_hostname }}"}, environment: {WORD: w}}
     - {name: again, ping: null}
 """
 

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Identities of a real agent: how many are kept, which ones make room, and that none in use does."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ansible_mitogen_svc.controller import settings
+from ansible_mitogen_svc.controller.identity import Identity, identify, zygote_for
+from ansible_mitogen_svc.controller.target import Target, Zygote
+from ansible_mitogen_svc.services.answers import Answer, ZygoteGone
+from ansible_mitogen_svc.services.bootstrap import zygote_arguments
+from ansible_mitogen_svc.statistics import counters
+
+LIMIT = 3
+
+
+@pytest.fixture(autouse=True)
+def small_limit() -> Iterator[None]:
+    before = settings.current()
+    settings.activate(settings.Settings(identity_limit=LIMIT))
+    yield
+    settings.activate(before)
+
+
+def identity(name: str) -> Identity:
+    """A Python of its own, as another interpreter or become user would have."""
+    return identify(f"WHO={name} exec {sys.executable} {zygote_arguments()}", f"python-of-{name}", None, 20.0)
+
+
+def start(target: Target, name: str) -> Zygote:
+    return zygote_for(target, identity(name), "/bin/sh")[0]
+
+
+def who(target: Target, zygote: Zygote, command: str = "echo $WHO") -> Answer:
+    header = {"op": "execute", "argv": ["/bin/sh", "-c", command], "environment": {}}
+    return target.call(zygote.number, header, [b""], timeout=60)
+
+
+def test_the_longest_unused_identity_makes_room_for_one_more(connect: Callable[[str], Target]) -> None:
+    target = connect("one")
+    first, second, third = (start(target, name) for name in ("first", "second", "third"))
+    who(target, first)  # which leaves the second as the one longest unused
+    before = counters.report()["identities"]
+    fourth = start(target, "fourth")
+    assert counters.report()["identities"]["recycled"] == before["recycled"] + 1
+    for zygote, name in ((first, b"first\n"), (third, b"third\n"), (fourth, b"fourth\n")):
+        assert who(target, zygote).blobs[0] == name
+    with pytest.raises(ZygoteGone):
+        who(target, second)
+    target.forget_zygote(second.number)
+    assert who(target, start(target, "second")).blobs[0] == b"second\n"
+
+
+def test_an_identity_in_use_is_never_ended_and_the_limit_is_exceeded_for_it(connect: Callable[[str], Target]) -> None:
+    target = connect("one")
+    names = [f"user{number}" for number in range(LIMIT + 2)]
+    answers: dict[str, Answer] = {}
+    threads = []
+    for name in names:
+        zygote = start(target, name)
+        threads.append(
+            threading.Thread(
+                target=lambda name=name, zygote=zygote: answers.update(
+                    {name: who(target, zygote, "read line < /dev/null; sleep 3; echo $WHO")}
+                )
+            )
+        )
+        threads[-1].start()
+    for thread in threads:
+        thread.join(60)
+    assert {name: answer.blobs[0] for name, answer in answers.items()} == {n: n.encode() + b"\n" for n in names}
+    with pytest.raises(ZygoteGone):
+        # All are idle now: the next one brings their number down to the limit.
+        start(target, "late")
+        for name in names:
+            zygote = target.zygote(identity(name).name)
+            assert zygote is not None
+            who(target, zygote)
