@@ -27,7 +27,7 @@ from rig import podman
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 INTEGRATION = REPOSITORY / 'tests/integration'
-RUN_SECONDS = 300
+RUN_SECONDS = int(os.environ.get('RIG_RUN_SECONDS', 300))
 
 
 @dataclasses.dataclass(frozen=True)
