@@ -3,34 +3,66 @@
 """Shortcuts for what core works out anew for each task, although nothing can have changed. Installed once per process.
 
 Each shortcut stands in for one function of core, gives what that function gives, and is installed only where the
-source of that function is one it was compared with: `KNOWN` has the digests (2.19.14, 2.20.10, 2.21.5, 2.22.0rc1).
-Elsewhere core's own function stays, which is slower and no less right. Used from any thread; they keep no state but
-`_plans`, whose entries are the same whoever makes them.
+sources of that function, and of those it relies on, are ones it was compared with: `SHORTCUTS` has their digests
+(2.19.14, 2.20.10, 2.21.5, 2.22.0rc1). Elsewhere core's own function stays, which is slower and no less right. What a
+shortcut remembers, and why that cannot be outdated, is said where it is defined.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from ansible.playbook import base
-from ansible.playbook.role_include import IncludeRole
-from ansible.utils.sentinel import Sentinel
-from ansible.vars import clean
-from ansible.vars import manager as vars_manager
+_HERE = __name__.rpartition(".")[0]
 
-#: Digests of the sources each shortcut was compared with.
-KNOWN = {
-    "post_validate": frozenset({"82134241279ed62b", "2e98d141dee49a0d", "529bc690bcdddf0e"}),
-    "clean_facts": frozenset({"6b06f73b53bfa85a", "1d70a12d196d9ae4"}),
-}
 
-#: (name, isa, whether a plain value of that type stays as it is) of each attribute of a class of playbook objects.
-Plan = list[tuple[str, str | None, bool]]
-_plans: dict[type, Plan] = {}
-_PLAIN = {"bool": bool, "int": int, "float": float}
+@dataclass(frozen=True)
+class Shortcut:
+    """A stand-in for one function (or other object) of core.
+
+    Attributes:
+        owner: module, or ``module:class``, that core has it in.
+        name: its name there.
+        maker: ``module:function`` beside this one, that makes the stand-in from core's.
+        compared: names, in the owner or as ``module:name``, of the functions that were looked at: itself, and those
+            whose working is taken for granted.
+        known: digests of their sources.
+    """
+
+    owner: str
+    name: str
+    maker: str
+    compared: tuple[str, ...]
+    known: frozenset[str]
+
+    def digest(self) -> str | None:
+        """Names what the functions consist of; `None` when one is missing."""
+        try:
+            return digest(*(_find(name if ":" in name else _join(self.owner, name)) for name in self.compared))
+        except (ImportError, AttributeError, TypeError, OSError):
+            return None
+
+    def install(self) -> bool:
+        """Put the stand-in in its place, unless a function is not what it is known to be; whether it did."""
+        if self.digest() not in self.known:
+            return False
+        owner = _find(self.owner)
+        setattr(owner, self.name, _find(f"{_HERE}.{self.maker}")(getattr(owner, self.name)))
+        return True
+
+
+def _join(owner: str, name: str) -> str:
+    return f"{owner}.{name}" if ":" in owner else f"{owner}:{name}"
+
+
+def _find(place: str) -> Any:
+    module, _colon, names = place.partition(":")
+    return functools.reduce(getattr, filter(None, names.split(".")), importlib.import_module(module))
 
 
 def digest(*functions: Callable[..., Any]) -> str:
@@ -39,30 +71,7 @@ def digest(*functions: Callable[..., Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _sources() -> dict[str, str]:
-    fields = base.FieldAttributeBase
-    return {
-        "post_validate": digest(
-            fields.post_validate,
-            fields.post_validate_attribute,
-            fields.get_validated_value,
-            fields._get_validated_value,
-        ),
-        "clean_facts": digest(clean.clean_facts),
-    }
-
-
-def install() -> list[str]:
-    """Install what fits this core; returns the names of the shortcuts that do."""
-    fitting = [name for name, found in _sources().items() if found in KNOWN[name]]
-    if "post_validate" in fitting:
-        base.FieldAttributeBase.post_validate = _validating(base.FieldAttributeBase.post_validate)
-    if "clean_facts" in fitting:
-        vars_manager.clean_facts = _cleaning(vars_manager.clean_facts)
-    return fitting
-
-
-def _cleaning(core: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def cleaning(core: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Core searches all directories of connection plugins for facts to remove, also when there are no facts."""
 
     def clean_facts(facts: Any) -> Any:
@@ -71,46 +80,97 @@ def _cleaning(core: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return clean_facts
 
 
-def _plan(kind: type) -> Plan:
-    found = _plans.get(kind)
-    if found is None:
-        found = []
-        for name, attribute in kind.fattributes.items():  # type: ignore[attr-defined]
-            simple = not attribute.static and not attribute.required and not hasattr(kind, f"_post_validate_{name}")
-            found.append((name, attribute.isa, simple))
-        _plans[kind] = found
-    return found
+_BASE = "ansible.playbook.base:FieldAttributeBase"
+_TASK = "ansible.playbook.task:Task"
+_BLOCK = "ansible.playbook.block:Block"
+_GETTERS = (
+    "ansible.playbook.attribute:Attribute.__get__",
+    "ansible.playbook.attribute:Attribute.__set__",
+    "ansible.playbook.attribute:FieldAttribute.__get__",
+)
+
+SHORTCUTS = (
+    Shortcut(
+        _BASE,
+        "post_validate",
+        "playbook_objects:validating",
+        (
+            "post_validate",
+            "post_validate_attribute",
+            "get_validated_value",
+            "_get_validated_value",
+            f"{_TASK}._post_validate_name",
+            *_GETTERS,
+        ),
+        frozenset({"2450bb575af49a9d", "286524d3b0a4a67d", "ef7f6e988c5472e7"}),
+    ),
+    Shortcut(
+        _BASE, "copy", "playbook_objects:copying", ("copy", "__init__", *_GETTERS), frozenset({"e2d9288f37a2ded9"})
+    ),
+    Shortcut(
+        _BASE,
+        "squash",
+        "playbook_objects:squashing",
+        (
+            "squash",
+            f"{_TASK}._get_parent_attribute",
+            f"{_BLOCK}._get_parent_attribute",
+            f"{_BLOCK}.get_dep_chain",
+            *_GETTERS,
+        ),
+        frozenset({"db74ed801a2053e5"}),
+    ),
+    Shortcut(
+        _BASE,
+        "dump_attrs",
+        "playbook_objects:dumping",
+        ("dump_attrs", *_GETTERS),
+        frozenset({"0e931e2c9267424c", "0366cc6c49fe790c"}),
+    ),
+    Shortcut(
+        "ansible.config.manager:ConfigManager",
+        "get_plugin_options_and_origins",
+        "plugin_options:remembering",
+        (
+            "get_plugin_options_and_origins",
+            "get_config_value_and_origin",
+            "get_configuration_definitions",
+            "_loop_entries",
+            "template_default",
+            "_get_ini_config_value",
+        ),
+        frozenset({"0d4c6ec6309ab652", "70244ad48a34136a", "8631a210031ea4a4"}),
+    ),
+    Shortcut(
+        "ansible.plugins.loader:PluginLoader",
+        "find_plugin_with_context",
+        "plugin_finding:remembering",
+        (
+            "find_plugin_with_context",
+            "_resolve_plugin_step",
+            "_find_fq_plugin",
+            "_find_plugin_legacy",
+            "_clear_caches",
+        ),
+        frozenset({"fb43ace7b531d0af", "ddd1cb314b5f3a71"}),
+    ),
+    Shortcut(
+        "ansible.plugins.connection.ssh",
+        "argparse",
+        "late_parser:LateArgparse",
+        ("Connection.__init__",),
+        frozenset({"089c1586a67bbe8d", "9f1ea69ecb11f65e", "7a065795b5c3e53d"}),
+    ),
+    Shortcut(
+        "ansible.vars.manager",
+        "clean_facts",
+        "caches:cleaning",
+        ("ansible.vars.clean:clean_facts",),
+        frozenset({"6b06f73b53bfa85a", "1d70a12d196d9ae4"}),
+    ),
+)
 
 
-def _settled(isa: str | None, value: Any) -> bool:
-    """Whether templating and converting would give back `value`, which is no template and has its type already."""
-    kind = type(value)
-    if kind is _PLAIN.get(isa or ""):
-        return True
-    if isa == "string":
-        return isinstance(value, str) and "{" not in value and not value.startswith("#jinja2")
-    return not value and (kind is list and isa == "list" or kind is dict and isa == "dict")
-
-
-def _validating(core: Callable[..., None]) -> Callable[..., None]:
-    """Core passes each of some 30 keywords of a task through the template engine, most of them unset or plain."""
-
-    def post_validate(self: Any, templar: Any) -> None:
-        if isinstance(self, IncludeRole) or not self._post_validate_object:
-            core(self, templar)
-            return
-        for name, isa, simple in _plan(type(self)):
-            if simple:
-                value = getattr(self, name)
-                if value is None:
-                    continue
-                if _settled(isa, value):
-                    # Inherited values become the object's own, and containers nobody else's.
-                    setattr(self, name, value.copy() if isinstance(value, list | dict) else value)
-                    continue
-            value = self.post_validate_attribute(name, templar=templar)
-            if value is not Sentinel:
-                setattr(self, name, value)
-        self._finalized = True
-
-    return post_validate
+def install() -> list[str]:
+    """Install what fits this core; returns the names of what was replaced."""
+    return [shortcut.name for shortcut in SHORTCUTS if shortcut.install()]
