@@ -24,7 +24,7 @@ _TOTALS = (
     ("identities", ("started", "recycled")),
     ("connections", ("opened", "reused", "lost", "failed")),
     ("module_cache", ("hits", "misses", "bytes_manifest", "bytes_module_utils", "bytes_module", "bytes_other")),
-    ("packing", ("recorded", "walked")),
+    ("packing", ("recorded", "walked", "ahead")),
     ("transfer", ("files", "bytes")),
     ("seconds", ("connect", "module", "transfer")),
 )

@@ -115,6 +115,11 @@ class Targets:
         target = self._by_key.get(key)
         return target if target is not None and target.alive else None
 
+    def all_targets(self) -> list[Target]:
+        """The live targets of this process."""
+        with self._targets_lock:
+            return [target for target in self._by_key.values() if target.alive]
+
     def remember(self, target: Target, router: mitogen.parent.Router) -> Target:
         with self._targets_lock:
             known = self._by_key.get(target.key)

@@ -44,12 +44,17 @@ class _Memory:
         """Content and sha256 (hex) of what was seen packed before."""
         return self._content.get(packed)
 
+    def digest(self, content: bytes) -> str:
+        """sha256 (hex) of a content."""
+        packed = self.pack(content)
+        found = self._content.get(packed) or self.learn(packed, content)
+        return found[1]
+
     def learn(self, packed: bytes, content: bytes) -> tuple[bytes, str]:
         """Remember what a packed file holds."""
-        self._keep(content, packed)
-        return self._content[packed]
+        return self._keep(content, packed)
 
-    def _keep(self, content: bytes, packed: bytes) -> None:
+    def _keep(self, content: bytes, packed: bytes) -> tuple[bytes, str]:
         entry = (content, hashlib.sha256(content).hexdigest())
         with self._lock:
             if self._size > REMEMBERED:
@@ -58,13 +63,17 @@ class _Memory:
             self._packed[content] = packed
             self._content[packed] = entry
             self._size += len(content) + len(packed)
+        return entry
 
 
 _memory = _Memory()
 
 
-def add(archive: zipfile.ZipFile, info: zipfile.ZipInfo, content: bytes) -> None:
+def add(archive: zipfile.ZipFile | Unzipped, info: zipfile.ZipInfo, content: bytes) -> None:
     """`archive.writestr(info, content)`, with the packing done once per content."""
+    if isinstance(archive, Unzipped):
+        archive.writestr(info, content)
+        return
     file = archive.fp
     if info.compress_type != zipfile.ZIP_DEFLATED or archive.compresslevel is not None or file is None or not content:
         archive.writestr(info, content)
@@ -80,6 +89,28 @@ def add(archive: zipfile.ZipFile, info: zipfile.ZipInfo, content: bytes) -> None
     archive._didModify = True  # type: ignore[attr-defined]
     archive.filelist.append(info)
     archive.NameToInfo[info.filename] = info
+
+
+class Unzipped:
+    """Stands in for an archive where only the files matter: what core and `add` write, by path."""
+
+    compression = zipfile.ZIP_DEFLATED
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def writestr(self, info: zipfile.ZipInfo, content: bytes) -> None:
+        """As ``ZipFile.writestr``."""
+        self.files[info.filename] = content
+
+    def namelist(self) -> list[str]:
+        """As ``ZipFile.namelist``."""
+        return list(self.files)
+
+
+def digest(content: bytes) -> str:
+    """sha256 (hex) of a file that is about to be packed; packs it, so that this is done as well."""
+    return _memory.digest(content)
 
 
 def contents(data: bytes) -> Iterator[tuple[str, bytes, str]]:

@@ -18,7 +18,7 @@ import hashlib
 import json
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,10 +119,19 @@ def read_zip(data: bytes) -> Manifest:
 
     :raises zipfile.BadZipFile: `data` is none.
     """
+    return _manifest(module_zip.contents(data))
+
+
+def manifest_of(files: Mapping[str, bytes]) -> Manifest:
+    """The manifest of a module zip that is yet to be made of files, by their paths."""
+    return _manifest((path, content, module_zip.digest(content)) for path, content in files.items())
+
+
+def _manifest(contents: Iterable[tuple[str, bytes, str]]) -> Manifest:
     listing: dict[str, str] = {}
     files: dict[str, bytes] = {}
     paths: dict[str, str] = {}
-    for path, content, digest in module_zip.contents(data):
+    for path, content, digest in contents:
         listing[path] = digest
         files[digest] = content
         paths[digest] = path

@@ -187,6 +187,10 @@ class SessionLifecycle:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self._worker
 
+    def known(self) -> Session | None:
+        """The session of this process when it has been started."""
+        return self._session
+
     def started(self) -> bool:
         """Whether this process has a session."""
         return self._session is not None or self._worker is not None

@@ -18,6 +18,7 @@ from ansible import constants
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller import settings as settings_module
+from ansible_mitogen_svc.controller.ahead import ModulesAhead
 from ansible_mitogen_svc.controller.compat import module_walk
 from ansible_mitogen_svc.controller.compat.probe import compatibility
 from ansible_mitogen_svc.controller.compat.strategy_hooks import StrategyHooks
@@ -139,8 +140,15 @@ class Accelerated(StrategyHooks):
         self.wake_by(event)
         self._layer = WorkerLayer(self, parts.layer_parts, decider, event)
 
+    def expect_tasks(self, blocks: list[Any]) -> None:
+        """Have modules packed ahead of the tasks that run them."""
+        if self._layer is not None and settings_module.current().task_workers != "fork":
+            self._ahead = ModulesAhead(blocks, fork_gate, session_lifecycle.known)
+
     def end_play(self) -> None:
         """Give up what still runs, after an error or Ctrl-C."""
+        if self._ahead is not None:
+            self._ahead.end()
         if self._layer is not None:
             self._layer.end()
         output.remove_streams()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -73,6 +73,10 @@ class Zygote:
     known: set[str] = field(default_factory=set)
     #: Path that ``sys.executable`` shall be for this identity; empty for the hello's.
     executable: str = ""
+    #: Files that went there, or that it has as part of a manifest of a job.
+    given: set[str] = field(default_factory=set)
+    #: Manifests that it has in memory, or soon will.
+    warm: set[str] = field(default_factory=set)
 
 
 class ModuleOffers(Protocol):
@@ -97,6 +101,8 @@ class Target:
         self._link = link
         self._offers = offers
         self._lock = threading.Lock()
+        #: The zygote of the latest job.
+        self._latest: Zygote | None = None
         self._zygotes: dict[str, Zygote] = {LOGIN: Zygote(LOGIN_ZYGOTE, hello, set(hello.manifests))}
 
     def zygote(self, identity: str) -> Zygote | None:
@@ -113,7 +119,8 @@ class Target:
     def alias_zygote(self, identity: str, zygote: Zygote, executable: str) -> Zygote:
         """Let an identity be served by a zygote that is known already, with an executable of its own."""
         with self._lock:
-            alias = self._zygotes[identity] = Zygote(zygote.number, zygote.hello, zygote.known, executable)
+            alias = Zygote(zygote.number, zygote.hello, zygote.known, executable, zygote.given, zygote.warm)
+            self._zygotes[identity] = alias
             return alias
 
     def forget_zygote(self, number: int) -> None:
@@ -165,6 +172,10 @@ class Target:
         named, and the zygote asks for what it lacks (see docs/protocol.md).
         """
         self._offers.offer(manifest, self.context_id)
+        self._latest = zygote
+        if manifest.id not in zygote.warm:
+            zygote.given.update(manifest.files)
+            zygote.warm.add(manifest.id)
         if manifest.id in zygote.known:
             counters.add("module_cache", "hits")
             return
@@ -174,15 +185,40 @@ class Target:
                 return
             counters.add("module_cache", "misses")
             if not zygote.known:
-                self._push(zygote, manifest)
+                self._push(zygote, manifest, manifest.files)
             zygote.known.add(manifest.id)
 
-    def _push(self, zygote: Zygote, manifest: Manifest) -> None:
-        digests = [manifest.id, *manifest.files]
-        blobs = [manifest.text, *manifest.files.values()]
-        self.cast(zygote.number, {"op": "install", "manifest": manifest.id, "sha256": digests}, blobs)
+    def give_ahead(self, manifest: Manifest) -> bool:
+        """Give the zygote that had the latest job what a coming one may run; False while there was no job.
+
+        :raises Exception: the target is lost.
+        """
+        zygote = self._latest
+        if zygote is None or manifest.id in zygote.warm:
+            return zygote is not None
+        self._offers.offer(manifest, self.context_id)
+        with self._lock:
+            if manifest.id in zygote.warm:
+                return True
+            zygote.warm.add(manifest.id)
+            if manifest.id in zygote.known:
+                self.cast(zygote.number, {"op": "recall", "manifest": manifest.id})
+            else:
+                self._push(zygote, manifest, [digest for digest in manifest.files if digest not in zygote.given])
+                zygote.known.add(manifest.id)
+        return True
+
+    def _push(self, zygote: Zygote, manifest: Manifest, digests: Iterable[str]) -> None:
+        """Send a manifest and those of its files."""
+        files = {digest: manifest.files[digest] for digest in digests}
+        self.cast(
+            zygote.number,
+            {"op": "install", "manifest": manifest.id, "sha256": list(files)},
+            [manifest.text, *files.values()],
+        )
+        zygote.given.update(files)
         kinds = kinds_of_code(manifest.id, manifest.text)
-        for digest, blob in zip(digests, blobs, strict=True):
+        for digest, blob in {manifest.id: manifest.text, **files}.items():
             counters.add("module_cache", kinds[digest], amount=len(blob))
 
     def run(

@@ -214,6 +214,10 @@ class Zygote:
         self._catalogue.offer(header['manifest'], blobs[0], dict(zip(header['sha256'], blobs[1:])))
         self._reply(call_id, {})
 
+    def _recall(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
+        self._catalogue.recall(header['manifest'])
+        self._reply(call_id, {})
+
     def _run(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
         self._waiting.append(Job(call_id, header, payload))
         self.pump()
@@ -396,6 +400,7 @@ def _available_memory() -> int | None:
 
 _OPERATIONS: dict[str, Callable[[Zygote, int, dict[str, Any], bytes], None]] = {
     'install': Zygote._install,
+    'recall': Zygote._recall,
     'run': Zygote._run,
     'execute': Zygote._run,
     'steps': Zygote._steps,

@@ -22,6 +22,7 @@ Checked on ansible-core 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1. Where a name or 
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import inspect
 import json
@@ -35,6 +36,8 @@ from typing import Any
 
 import ansible.config
 from ansible import constants
+from ansible._internal._ansiballz import _builder
+from ansible._internal._datatag._tags import Origin
 from ansible.executor import module_common
 from ansible.release import __version__ as core_version
 from ansible.utils.display import Display
@@ -132,7 +135,7 @@ def _is_routed(name: tuple[str, ...]) -> bool:
 class _Noted:
     """What core takes for the zip: hands files on to `module_zip.add` and keeps them for the record."""
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
+    def __init__(self, archive: zipfile.ZipFile | module_zip.Unzipped) -> None:
         self._archive = archive
         self.written: dict[str, bytes] = {}
 
@@ -144,6 +147,10 @@ class _Noted:
         data = content.encode() if isinstance(content, str) else bytes(content)
         self.written[info.filename] = data
         module_zip.add(self._archive, info, data)
+
+
+#: Where core's own modules are.
+MODULES = os.path.join(os.path.dirname(os.path.dirname(module_common.__file__)), "modules")
 
 
 class _Walker:
@@ -282,6 +289,42 @@ def install() -> bool:
     _watching(locator, _note_collection)
     module_common.recursive_finder = _walker.walk
     return True
+
+
+def pack_ahead(path: str) -> dict[str, bytes] | None:
+    """Pack one of core's own modules as for a task, so that the task finds everything remembered; the files.
+
+    None where that could be noticed (core names files at this verbosity, or may find files that are not its own), and
+    for what is documentation of an action plugin only.
+    """
+    if _walker is None or _display.verbosity >= NAMES_FILES or not _only_own_module_utils():
+        return None
+    with open(path, "rb") as file:
+        content = file.read()
+    if not module_common.NEW_STYLE_PYTHON_MODULE_RE.search(content) or module_common.REPLACER in content:
+        return None
+    name = module_common._get_ansible_module_fqn(path)
+    now = datetime.datetime.now(datetime.UTC)
+    extensions = _builder.ExtensionManager()
+    archive = module_zip.Unzipped()
+    module_common.recursive_finder(
+        name.rpartition(".")[2], name, Origin(path=path).tag(content), archive, now, extensions
+    )
+    module_common._add_module_to_zip(archive, now, name, content, path, extensions)
+    return archive.files
+
+
+def _only_own_module_utils() -> bool:
+    own = os.path.realpath(module_common._MODULE_UTILS_PATH)
+    for path in module_common.module_utils_loader._get_paths(subdirs=False):
+        if os.path.isdir(path) and os.path.realpath(path) != own and os.listdir(path):
+            return False
+    return True
+
+
+def say_debug(text: str) -> None:
+    """For who looks into us with ANSIBLE_DEBUG."""
+    _display.debug(f"ansible_mitogen.svc: {text}")
 
 
 def keep_in(store: WalkStore | None) -> None:

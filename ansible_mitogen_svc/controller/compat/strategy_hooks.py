@@ -15,13 +15,15 @@ from ansible_mitogen_svc.controller.compat.adapter import QueuedTask
 from ansible_mitogen_svc.controller.workers.wakeup import WakingDeque, WakingQueue
 
 if TYPE_CHECKING:
+    from ansible_mitogen_svc.controller.ahead import ModulesAhead
     from ansible_mitogen_svc.controller.workers.layer import WorkerLayer
 
 
 class StrategyHooks:
-    """See the module. The class it is mixed into gives `begin_play`, `end_play` and `before_reset_connection`."""
+    """See the module. The class it is mixed into gives the four methods that raise NotImplementedError here."""
 
     _layer: WorkerLayer | None = None
+    _ahead: ModulesAhead | None = None
     # Attributes of core's StrategyBase and of every plugin object.
     _tqm: Any
     _loader: Any
@@ -32,6 +34,10 @@ class StrategyHooks:
 
     def begin_play(self, play: Any) -> None:
         """Before the first task. May raise."""
+        raise NotImplementedError
+
+    def expect_tasks(self, blocks: list[Any]) -> None:
+        """Before the first task: what the play consists of."""
         raise NotImplementedError
 
     def end_play(self) -> None:
@@ -50,6 +56,7 @@ class StrategyHooks:
 
     def run(self, iterator: Any, play_context: Any) -> Any:
         self.begin_play(iterator._play)
+        self.expect_tasks(iterator._blocks)
         # Core's debugger and its default callback behave by the name of the strategy, and know only core's names: under
         # another one `free` would label its output like `linear`, and a redo of a run_once task would lose hosts.
         iterator._play.strategy = "ansible.builtin." + self._load_name.rpartition(".")[2]
@@ -63,6 +70,8 @@ class StrategyHooks:
         if self._layer is None:
             super()._queue_task(host, task, task_vars, play_context)  # type: ignore[misc]
         else:
+            if self._ahead is not None:
+                self._ahead.reached(task._uuid)
             self._layer.queue(QueuedTask(host, task, task_vars, play_context))
 
     def _process_pending_results(self, iterator: Any, one_pass: bool = False, max_passes: int | None = None) -> Any:

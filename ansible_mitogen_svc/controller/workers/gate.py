@@ -84,6 +84,10 @@ class ForkGate:
         """Whether the current thread runs a task, and is not in a blocking wait."""
         return bool(getattr(self._local, "inside", False))
 
+    def is_busy(self) -> bool:
+        """Whether a thread runs a task, and is not in a blocking wait."""
+        return bool(self._running)
+
     @contextlib.contextmanager
     def task(self) -> Iterator[None]:
         """For the whole of a task in a worker thread."""
