@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ansible.executor.task_executor import TaskExecutor
 
 from ansible_mitogen_svc.controller import action, connection
-from ansible_mitogen_svc.controller.compat import module_build, module_walk
+from ansible_mitogen_svc.controller.compat import module_build, module_walk, template_code
 from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.target import round_trips
 from ansible_mitogen_svc.statistics import counters
@@ -62,4 +62,5 @@ def executor_class(base: type[TaskExecutor]) -> type[TaskExecutor]:
     """`base` with our mixin in front."""
     if module_build.remember_imports():
         module_walk.install()
+    template_code.install()
     return type(base.__name__, (AcceleratedExecutor, base), {"__module__": base.__module__})

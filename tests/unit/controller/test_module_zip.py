@@ -24,7 +24,7 @@ def written(add: Callable[[zipfile.ZipFile, zipfile.ZipInfo, bytes], None], comp
             info.compress_type = archive.compression
             add(archive, info, content)
         # Core goes on with the same object in its own way.
-        archive.writestr("last", b"one more")
+        archive.writestr(zipfile.ZipInfo("last", (2026, 1, 2, 3, 4, 6)), b"one more")
     return out.getvalue()
 
 

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Remembers the code of plain templates: core compiles those of a task anew for each item of a loop and each host.
+
+Installed once per process by the executor; used in any worker and in the main thread.
+
+Theory of operation
+1. Core makes a new template engine, and Jinja a new Python function, whenever a template is used; two thirds of a
+   millisecond go into each for ``{{ item }}``. The code itself is a function of the text and of Jinja's configuration.
+2. That holds for *plain* texts: names, attributes and numbers in braces, and text around them. With a filter or a
+   test in it, code depends on plugins, and finding those may say something: such texts are compiled by core.
+3. The key has the text, the class of the environment, its delimiters and its extensions. Everything else that code is
+   made from is the same in all of core's environments; `KNOWN` says of which sources that was found.
+4. An expression is parsed by Jinja each time, and only then looked up: there Jinja compiles nodes, not a text.
+
+Checked on ansible-core 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1 with Jinja 3.1.6. With other sources nothing is replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+import threading
+from types import CodeType
+from typing import Any
+
+import jinja2
+from ansible._internal._templating import _jinja_bits
+
+#: Digest of the sources of what `_made_from` lists.
+KNOWN = frozenset({"034efd7cb39aff3f"})
+#: Templates remembered; all are forgotten when there are more.
+KEPT = 4096
+_REFERENCE = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*|\[\d+\])*"
+_EXPRESSION = re.compile(_REFERENCE, re.ASCII)
+_TEMPLATE = re.compile(rf"[^{{}}%#\\]*(?:\{{\{{ ?{_REFERENCE} ?\}}\}}[^{{}}%#\\]*)+", re.ASCII)
+_FIELDS = tuple(_jinja_bits._TEMPLATE_OVERRIDE_FIELD_NAMES)
+
+_Key = tuple[Any, ...]
+
+
+class _Expression(threading.local):
+    """The expression that this thread compiles."""
+
+    text: str | None = None
+
+
+_codes: dict[_Key, CodeType] = {}
+_expression = _Expression()
+
+
+def _made_from() -> tuple[Any, ...]:
+    own, jinja = _jinja_bits.AnsibleEnvironment, jinja2.Environment
+    return (
+        jinja.compile,
+        jinja._generate,
+        jinja.compile_expression,
+        jinja.from_string,
+        own._parse,
+        own._compile,
+        own.compile_expression,
+        own.from_string,
+        _jinja_bits.AnsibleCodeGenerator,
+        _jinja_bits.AnsibleLexer,
+        _jinja_bits._TemplateCompileContext,
+    )
+
+
+def install() -> bool:
+    """Install the memory; whether this core and this Jinja are known. Doing it again changes nothing."""
+    environment = _jinja_bits.AnsibleEnvironment
+    if "compile" in vars(environment):
+        return True
+    text = "".join(map(inspect.getsource, _made_from()))
+    if hashlib.sha256(text.encode()).hexdigest()[:16] not in KNOWN or environment._debuggable_template_source:
+        return False
+    environment.compile = _compiling(environment.compile)
+    environment.compile_expression = _compiling_expressions(environment.compile_expression)
+    return True
+
+
+def _key(environment: Any, kind: str, text: str) -> _Key:
+    fields = [getattr(environment, name) for name in _FIELDS]
+    # str() drops tags: what core knows of a text's origin is not in its code.
+    return (kind, str.__str__(text), type(environment), tuple(environment.extensions), *fields)
+
+
+def _compiling(core: Any) -> Any:
+    def compile(self: Any, source: Any, *arguments: Any, **keywords: Any) -> Any:
+        key = None
+        if not arguments and not keywords:
+            if isinstance(source, str):
+                key = _key(self, "template", source) if _TEMPLATE.fullmatch(source) else None
+            elif _expression.text is not None:
+                key = _key(self, "expression", _expression.text)
+        if key is None:
+            return core(self, source, *arguments, **keywords)
+        code = _codes.get(key)
+        if code is None:
+            code = core(self, source)
+            if len(_codes) >= KEPT:
+                _codes.clear()
+            _codes[key] = code
+        return code
+
+    return compile
+
+
+def _compiling_expressions(core: Any) -> Any:
+    def compile_expression(self: Any, source: Any, *arguments: Any, **keywords: Any) -> Any:
+        if not _EXPRESSION.fullmatch(source):
+            return core(self, source, *arguments, **keywords)
+        _expression.text = source
+        try:
+            return core(self, source, *arguments, **keywords)
+        finally:
+            _expression.text = None
+
+    return compile_expression

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Templates whose code is remembered give what core's give, and are compiled once."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from ansible.plugins.loader import init_plugin_loader
+init_plugin_loader()
+from ansible._internal._datatag._tags import Origin, TrustedAsTemplate
+from ansible._internal._templating import _jinja_bits
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+from ansible_mitogen_svc.controller.compat import template_code
+import jinja2
+if sys.argv[2] == "remember":
+    assert template_code.install() and template_code.install()
+compiled = []
+core = jinja2.Environment._compile
+jinja2.Environment._compile = lambda self, source, name: compiled.append(source) or core(self, source, name)
+trusted = TrustedAsTemplate().tag
+texts = ["echo {{ item }}", "{{ item }}", "{{ item.a[0] }}/{{ other }}.conf", "{{ item | upper }}", "{{ missing }}",
+         "{{ item.missing }}", "{{ not }}", "{{ 'a' ~ item }}", "{% if item %}x{% endif %}", "{{item}}\\n",
+         "<% item %>", "a{{ other }}b{{other}}c", "{{ '{{ item }}' }}", "{{ nested }}", "#jinja2: trim_blocks: False\\n{{ other }}"]
+for item in ({"a": [1, 2]}, "text", None, [], 7):
+    values = {"item": item, "other": item, "nested": trusted("{{ other }}")}
+    for text in map(trusted, texts):
+        templar = Templar(loader=DataLoader(), variables=values)
+        for options in ({}, {"variable_start_string": "<%", "variable_end_string": "%>"}):
+            try:
+                print(repr(templar.copy_with_new_env(**options).template(text)))
+            except Exception as error:
+                print(type(error).__name__, error)
+    for text in ("item", "item.a[0]", "missing.attribute", "item is defined", "other", "not"):
+        try:
+            print(repr(templar._engine.evaluate_expression(trusted(text))))
+        except Exception as error:
+            print(type(error).__name__, error)
+print(len(compiled), file=sys.stderr)
+"""
+
+
+def rendered(mode: str) -> tuple[str, int]:
+    command = [sys.executable, "-c", SCRIPT, str(ROOT), mode]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, int(done.stderr.split()[-1])
+
+
+def test_results_and_errors_are_those_of_core_and_plain_templates_are_compiled_once() -> None:
+    plain, compiled = rendered("plain")
+    remembered, fewer = rendered("remember")
+    assert remembered == plain and plain.count("\n") == 5 * (15 * 2 + 6)
+    assert fewer < compiled / 2
