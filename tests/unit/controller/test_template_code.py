@@ -28,7 +28,8 @@ jinja2.Environment._compile = lambda self, source, name: compiled.append(source)
 trusted = TrustedAsTemplate().tag
 texts = ["echo {{ item }}", "{{ item }}", "{{ item.a[0] }}/{{ other }}.conf", "{{ item | upper }}", "{{ missing }}",
          "{{ item.missing }}", "{{ not }}", "{{ 'a' ~ item }}", "{% if item %}x{% endif %}", "{{item}}\\n",
-         "<% item %>", "a{{ other }}b{{other}}c", "{{ '{{ item }}' }}", "{{ nested }}", "#jinja2: trim_blocks: False\\n{{ other }}"]
+         "<% item %>", "a{{ other }}b{{other}}c", "{{ '{{ item }}' }}", "{{ nested }}",
+         "#jinja2: trim_blocks: False\\n{{ other }}"]
 for item in ({"a": [1, 2]}, "text", None, [], 7):
     values = {"item": item, "other": item, "nested": trusted("{{ other }}")}
     for text in map(trusted, texts):
