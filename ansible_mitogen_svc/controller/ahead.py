@@ -35,7 +35,6 @@ from ansible_mitogen_svc.statistics import counters
 WINDOW = 8
 #: Modules that actions of ansible-core run, where they are not those of their own names alone.
 ALSO = {
-    "gather_facts": ("setup",),
     "shell": ("command",),
     "template": ("stat", "copy", "file"),
     "copy": ("stat", "copy", "file"),

@@ -25,7 +25,6 @@ import threading
 from types import CodeType
 from typing import Any
 
-import jinja2
 from ansible._internal._templating import _jinja_bits
 
 #: Digest of the sources of what `_made_from` lists.
@@ -51,7 +50,8 @@ _expression = _Expression()
 
 
 def _made_from() -> tuple[Any, ...]:
-    own, jinja = _jinja_bits.AnsibleEnvironment, jinja2.Environment
+    own = _jinja_bits.AnsibleEnvironment
+    jinja = next(each for each in own.__mro__ if each.__module__ == "jinja2.environment")
     return (
         jinja.compile,
         jinja._generate,
