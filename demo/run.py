@@ -14,31 +14,30 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 from rig.errors import RigUnavailable  # noqa: E402
 from rig.loopback_sshd import LoopbackSshd  # noqa: E402
-from rig.results import Tolerance, compare  # noqa: E402
 
-CALLBACKS = HERE.parent / "tests/integration/callback_plugins"
-STRATEGIES = ("ansible.builtin.linear", "ansible_mitogen.svc.linear")
+from ansible_mitogen_svc.command.comparing import report  # noqa: E402
+from ansible_mitogen_svc.comparison.recording import (  # noqa: E402
+    CORE_STRATEGY,
+    OUR_STRATEGY,
+    RecordedRun,
+    run_recorded,
+)
+from ansible_mitogen_svc.comparison.results import Tolerance  # noqa: E402
+
+STRATEGIES = (CORE_STRATEGY, OUR_STRATEGY)
 CONFIGURATION = """
 [defaults]
 inventory = hosts.json
-strategy = {strategy}
-callback_plugins = {callbacks}
-callbacks_enabled = rig_results
 retry_files_enabled = False
 remote_tmp = {directory}/remote
 [connection]
@@ -47,31 +46,12 @@ pipelining = True
 ssh_args = -o ControlMaster=auto -o ControlPersist=60s
 control_path_dir = {directory}/cp
 """
-# What two runs under core itself do not agree on, beside what rig.results lists.
+# Beside what the comparison lists itself.
 TOLERANCES = (
-    Tolerance("stat.version", "generation number of a new file"),
-    Tolerance("ansible_facts.ansible_mounts.*", "listed in the order in which threads end"),
-    Tolerance("ansible_facts.ansible_virtualization_tech_*", "a set's order"),
     # core's copy writes `content` to a local file of a random name, and 2.19 reports that name
     Tolerance("invocation.module_args._original_basename", "random name", "A file made of text"),
     Tolerance("invocation.module_args._original_basename", "random name", "Note the failure"),
 )
-
-
-@dataclass(frozen=True)
-class Run:
-    """One finished ansible-playbook: wall time in seconds, its recap lines, its results, and all it printed.
-
-    `module_runs` is that part of the statistics our strategy writes; empty under core's.
-    """
-
-    strategy: str
-    seconds: float
-    returncode: int
-    recap: str
-    results: list[dict[str, Any]]
-    output: str
-    module_runs: dict[str, Any]
 
 
 def host_variables(sshd: LoopbackSshd | None) -> dict[str, object]:
@@ -86,42 +66,17 @@ def host_variables(sshd: LoopbackSshd | None) -> dict[str, object]:
     }
 
 
-def run_playbook(strategy: str, directory: Path) -> Run:
+def run_playbook(strategy: str, directory: Path) -> RecordedRun:
     """Run the playbook once; directory holds hosts.json and, under it, all that the run writes."""
     root = directory / "root"
     shutil.rmtree(root, ignore_errors=True)
-    configuration = CONFIGURATION.format(strategy=strategy, callbacks=CALLBACKS, directory=directory)
-    (directory / "ansible.cfg").write_text(configuration)
+    (directory / "ansible.cfg").write_text(CONFIGURATION.format(directory=directory))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MITOGEN_"))}
-    environment = {
-        **kept,
-        "ANSIBLE_CONFIG": str(directory / "ansible.cfg"),
-        "NO_COLOR": "1",
-        "RIG_RESULTS": str(directory / "results"),
-        "ANSIBLE_MITOGEN_SVC_STATS": str(directory / "statistics"),
-    }
-    program = str(Path(sysconfig.get_path("scripts")) / "ansible-playbook")
-    command = [program, "--extra-vars", json.dumps({"demo_root": str(root)}), "playbook.yml"]
-    started = time.monotonic()
-    done = subprocess.run(
-        command,
-        cwd=HERE,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-    )
-    seconds = time.monotonic() - started
+    environment = {**kept, "ANSIBLE_CONFIG": str(directory / "ansible.cfg"), "NO_COLOR": "1"}
+    arguments = ["--extra-vars", json.dumps({"demo_root": str(root)}), "playbook.yml"]
+    finished = run_recorded(arguments, strategy, environment, HERE, timeout=900)
     end_masters(directory / "cp")
-    recap = done.stdout.partition("PLAY RECAP")[2].partition("\n")[2].strip()
-    results = [json.loads(line) for line in (directory / "results").read_text().splitlines()]
-    module_runs = {}
-    if (directory / "statistics").exists():
-        module_runs = json.loads((directory / "statistics").read_text())["module_runs"]
-        (directory / "statistics").unlink()
-    return Run(strategy, seconds, done.returncode, recap, results, done.stdout, module_runs)
+    return finished
 
 
 def end_masters(directory: Path) -> None:
@@ -129,32 +84,6 @@ def end_masters(directory: Path) -> None:
     for path in directory.glob("*"):
         command = ["ssh", "-F", "none", "-o", f"ControlPath={path}", "-O", "exit", "host"]
         subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
-
-
-def report(runs: list[Run]) -> bool:
-    """Print times, recaps and differences; returns whether every run succeeded with the same results."""
-    medians = []
-    for strategy in STRATEGIES:
-        mine = [run for run in runs if run.strategy == strategy]
-        medians.append(statistics.median(run.seconds for run in mine))
-        print(f"\n{strategy}: {'  '.join(f'{run.seconds:.2f} s' for run in mine)}")
-        for recap in dict.fromkeys(run.recap for run in mine):
-            print(f"  {recap}")
-        if mine[-1].module_runs:
-            print(f"  module runs by path and reason: {json.dumps(mine[-1].module_runs)}")
-    failed = [run for run in runs if run.returncode != 0]
-    if failed:
-        print(f"\nA run under {failed[0].strategy} ended with {failed[0].returncode}:\n{failed[0].output}")
-        return False
-    differences = {str(found): None for run in runs[1:] for found in compare(runs[0].results, run.results, TOLERANCES)}
-    print(f"\nResults: {'identical' if not differences else 'NOT identical'} ", end="")
-    print(f"({len(runs[0].results)} events of each run compared field by field)")
-    for text in differences:
-        print(f"  {text}")
-    print(
-        f"{STRATEGIES[1]} took {medians[1] / medians[0]:.2f} of the time: {medians[0] / medians[1]:.1f} times as fast."
-    )
-    return not differences
 
 
 def main() -> int:
@@ -183,7 +112,12 @@ def main() -> int:
                 for strategy in STRATEGIES:
                     print(f"round {number + 1}: {strategy} ...", flush=True)
                     runs.append(run_playbook(strategy, directory))
-            return 0 if report(runs) else 1
+            failed = [run for run in runs if run.returncode != 0]
+            if failed:
+                print(f"A run under {failed[0].strategy} ended with {failed[0].returncode}:\n{failed[0].output}")
+                return 1
+            core, ours = ([run for run in runs if run.strategy == strategy] for strategy in STRATEGIES)
+            return report(core, ours, shown=None, tolerances=TOLERANCES)
         finally:
             if sshd is not None:
                 sshd.close()

@@ -45,6 +45,11 @@ display = Display()
 _known_keys: dict[tuple[Any, ...], str] = {}
 
 
+def wants_files(enabled: Any, origin: Any) -> bool:
+    """Whether the value and the origin of a connection's option ``pipelining`` ask for modules as files."""
+    return not enabled and str(origin).startswith("var:")
+
+
 class ReachingConnection(_Core):
     """Mixin; see the module."""
 
@@ -120,7 +125,7 @@ class ReachingConnection(_Core):
             enabled, origin = self.get_option_and_origin("pipelining")
         except KeyError:
             return False
-        return not enabled and str(origin).startswith("var:")
+        return wants_files(enabled, origin)
 
     def svc_begin(self) -> None:
         """Start connecting, when that is still to be done, and return at once; `svc_target` gives the outcome.

@@ -108,7 +108,8 @@ def _walk_store(wanted: bool, path: str | None) -> WalkStore | None:
         return None
 
 
-def _trust(settings: settings_module.Settings, plugin_path: str) -> PluginTrust:
+def plugin_trust(settings: settings_module.Settings, plugin_path: str) -> PluginTrust:
+    """Whom a play with `settings` trusts, under the strategy plugin in the file `plugin_path`."""
     collection = os.path.dirname(os.path.dirname(os.path.abspath(plugin_path)))
     roots = trust_roots([os.path.dirname(ansible.__file__), PACKAGE, collection])
     return PluginTrust(roots, frozenset(settings.safe_plugins))
@@ -132,7 +133,7 @@ class Accelerated(StrategyHooks):
         output.install_streams()
         decider = Decider(
             compatible.adapter,
-            _trust(settings, self._original_path),
+            plugin_trust(settings, self._original_path),
             session_lifecycle.is_ours,
             force_fork=settings.task_workers == "fork",
         )

@@ -108,11 +108,24 @@ def prepare(header: dict[str, Any], blobs: list[bytes], directory: str | None) -
     if header.get('umask') is not None:
         os.umask(header['umask'])
     if header.get('cwd'):
-        os.chdir(header['cwd'])
+        _enter(header['cwd'])
     elif directory is not None:
         try:
             os.chdir(directory)
         except OSError:
+            _leave_directory()
+
+
+def _enter(directory: str) -> None:
+    """Go to the directory that the connection starts commands in.
+
+    Core's become command starts in it and may run where its user could not go. We are that user already; when we are
+    not there, we go where a process goes that has lost its directory.
+    """
+    try:
+        os.chdir(directory)
+    except PermissionError:
+        if os.getcwd() != directory:
             _leave_directory()
 
 

@@ -11,8 +11,9 @@ import pathlib
 
 import pytest
 from rig.playbook import CORE, OURS, Setting
-from rig.results import compare
 from rig.targets import Target, TargetRuns, load_all
+
+from ansible_mitogen_svc.comparison.results import compare
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from ansible_mitogen_svc.comparison.recording import RECORDER, RECORDER_NAME, RESULTS_VARIABLE
 from rig import podman
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -113,7 +114,7 @@ class LivePlaybook:
     def processes(self) -> list[LocalProcess]:
         """What this run has started and still runs, in whatever session or group, without the ssh masters of
         ControlPersist: those stay for a minute under core as well. Found by the run's HOME in the environment."""
-        mark = f'RIG_RESULTS={self.home}/results'.encode()
+        mark = f'{RESULTS_VARIABLE}={self.home}/results'.encode()
         found = []
         for path in pathlib.Path('/proc').glob('[0-9]*'):
             try:
@@ -211,11 +212,11 @@ class Runner:
             'ANSIBLE_HOME': str(home / '.ansible'),
             'ANSIBLE_CONFIG': str(INTEGRATION / 'ansible.cfg'),
             'ANSIBLE_COLLECTIONS_PATH': str(self._collections),
-            'ANSIBLE_CALLBACK_PLUGINS': str(INTEGRATION / 'callback_plugins'),
-            'ANSIBLE_CALLBACKS_ENABLED': 'rig_results',
+            'ANSIBLE_CALLBACK_PLUGINS': str(RECORDER),
+            'ANSIBLE_CALLBACKS_ENABLED': RECORDER_NAME,
             'ANSIBLE_STRATEGY': setting.strategy,
             'ANSIBLE_MITOGEN_SVC_STATS': str(home / 'statistics'),
             'CONTAINERS_CONF': podman.environment()['CONTAINERS_CONF'],
-            'RIG_RESULTS': str(home / 'results'),
+            RESULTS_VARIABLE: str(home / 'results'),
             **passed, **setting.environment, **extra,
         }

@@ -9,8 +9,8 @@ A target is a directory with ``playbook.yml`` and, where needed, ``target.yml``:
 ``prepare``      a shell command to run first, in the target's directory; the same {names}
 ``returncode``   what ansible-playbook has to end with (0)
 ``long``         true: only with ``-m long``
-``volatile``     list of {field, reason, task}: fields that may differ, see `rig.results.Tolerance`
 ``collections``  true: the collections of `rig.collections` are found
+``volatile``     list of {field, reason, task}: fields that may differ, see `Tolerance` of the comparison
 ``cold``         {reason in the statistics, * wild: why modules of this target do not run in the zygote}
 
 While working on our side, RIG_CORE_RESULTS=DIRECTORY keeps the runs under core there and uses them again as long as
@@ -35,11 +35,11 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_mitogen_svc.comparison.results import Tolerance
 from rig import collections
 from rig.errors import RigUnavailable
 from rig.hosts import Host, HostPool
 from rig.playbook import CORE, PlaybookRun, Runner, Setting
-from rig.results import Tolerance
 
 
 @dataclasses.dataclass(frozen=True)

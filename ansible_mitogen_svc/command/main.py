@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+# PYTHON_ARGCOMPLETE_OK
+"""Reads the command line of `ansible-mitogen-svc` and calls the subcommand. One process, one thread.
+
+Exit statuses are the same for all: 0 fine, 1 the answer is a bad one (a check failed, results differ, a host could not
+be cleaned), 2 the command line is wrong, 3 the work could not be done. Ctrl-C gives 130, as a shell has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from ansible_mitogen_svc.command import cleaning, comparing, doctor
+from ansible_mitogen_svc.command.outcome import CANNOT, FINE, CommandError
+
+INTERRUPTED = 130
+EPILOG = (
+    "Exit status: 0 fine; 1 a check failed, results differ, or a host could not be cleaned; 2 wrong command line; "
+    "3 the work could not be done."
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, with its help."""
+    top = argparse.ArgumentParser(
+        prog="ansible-mitogen-svc", description="Companion of the collection ansible_mitogen.svc.", epilog=EPILOG
+    )
+    top.add_argument("--version", action="version", version=_version())
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for subcommand in (doctor, comparing, cleaning):
+        subcommand.add_to(commands)
+    return top
+
+
+def _version() -> str:
+    try:
+        return metadata.version("ansible-mitogen-svc")
+    except metadata.PackageNotFoundError:
+        return "installed by ansible-galaxy; see: ansible-galaxy collection list ansible_mitogen.svc"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    top = parser()
+    try:
+        import argcomplete
+    except ImportError:
+        pass  # As with ansible's own commands: completion for those who have installed it.
+    else:
+        argcomplete.autocomplete(top)
+    # What a subcommand passes on to ansible-playbook is not ours to know.
+    options, rest = top.parse_known_args(arguments)
+    if rest and not getattr(options, "passes_on", False):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        return int(options.run(options, rest))
+    except CommandError as error:
+        print(f"ansible-mitogen-svc: {error}", file=sys.stderr)
+        return CANNOT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; what is still buffered must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE

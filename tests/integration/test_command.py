@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The command `ansible-mitogen-svc`, run as users run it, over connection local."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from rig.playbook import REPOSITORY
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command(tmp_path: pathlib.Path) -> Command:
+    """Runs ``ansible-mitogen-svc`` in tmp_path with an inventory hosts.json of two local hosts."""
+    namespace = tmp_path / "collections/ansible_collections/ansible_mitogen"
+    namespace.mkdir(parents=True)
+    (namespace / "svc").symlink_to(REPOSITORY)
+    variables = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
+    inventory = {"all": {"vars": variables, "hosts": {"one": {}, "two": {}}}}
+    (tmp_path / "hosts.json").write_text(json.dumps(inventory))
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        places = {
+            "ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections"),
+            "ANSIBLE_HOME": str(tmp_path / ".ansible"),
+            "PYTHONPATH": str(REPOSITORY),
+            "NO_COLOR": "1",
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "ansible_mitogen_svc.command", *arguments],
+            cwd=tmp_path,
+            env={**kept, **places, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+def write(path: pathlib.Path, tasks: str, **keywords: str) -> str:
+    lines = ["- hosts: all", "  gather_facts: false", *(f"  {name}: {value}" for name, value in keywords.items())]
+    path.write_text("\n".join([*lines, "  tasks:", *("    " + line for line in tasks.splitlines())]) + "\n")
+    return str(path)
+
+
+def test_doctor_tells_versions_and_what_the_configuration_says(command: Command, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "ansible.cfg").write_text("[defaults]\nstrategy = ansible_mitogen.svc.free\n")
+    done = command("doctor", "-i", "hosts.json")
+    assert done.returncode == 0, done.stderr
+    for text in ("ansible-core 2.", "mitogen 0.", "OpenSSH", "open files: ", "strategy: ansible_mitogen.svc.free"):
+        assert text in done.stdout
+    assert f"configuration file: {tmp_path / 'ansible.cfg'}" in done.stdout
+    assert "one, two: connection local stays open for the whole run" in done.stdout
+
+
+def test_doctor_warns_of_too_few_open_files(command: Command, tmp_path: pathlib.Path) -> None:
+    hosts = {f"h{number}": {} for number in range(400)}
+    (tmp_path / "many.json").write_text(json.dumps({"all": {"hosts": hosts}}))
+    script = f"ulimit -n 512; exec {sys.executable} -m ansible_mitogen_svc.command doctor -i many.json"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "warning open files: 512 allowed, about 1274 needed for 400 hosts and 5 forks" in done.stdout
+
+
+def test_doctor_names_the_reason_for_each_task_and_host_that_is_not_accelerated(
+    command: Command, tmp_path: pathlib.Path
+) -> None:
+    hosts = {"ours": {}, "win": {"ansible_connection": "winrm"}, "files": {"ansible_pipelining": False}}
+    (tmp_path / "mixed.json").write_text(json.dumps({"all": {"hosts": hosts}}))
+    playbook = write(
+        tmp_path / "play.yml",
+        "- {name: quick, ping: }\n- {name: timed, ping: , timeout: 5}\n- {name: said, debug: {msg: x}}",
+    )
+    done = command("doctor", "-i", "mixed.json", playbook)
+    assert done.returncode == 0, done.stderr
+    assert "ours: connection ssh stays open" in done.stdout
+    assert "win: connection winrm is left to ansible-core" in done.stdout
+    assert "files: connection ssh stays open; modules go as files" in done.stdout
+    assert "quick: in a thread (remote) on 2 of 3 hosts" in done.stdout
+    assert "quick: in a process of its own (connection:winrm) on 1 of 3 hosts" in done.stdout
+    assert "timed: in a process of its own (timeout)" in done.stdout
+    assert "said: in the main thread (controller_only) on 2 of 3 hosts" in done.stdout
+
+
+def test_doctor_follows_the_settings_of_the_strategy(command: Command, tmp_path: pathlib.Path) -> None:
+    playbook = write(tmp_path / "play.yml", "- {name: quick, ping: }")
+    done = command("doctor", "-i", "hosts.json", playbook, ANSIBLE_MITOGEN_SVC_TASK_WORKERS="fork")
+    assert "quick: in a process of its own (task_workers=fork)" in done.stdout
+
+
+def test_compare_finds_nothing_between_two_strategies_in_check_mode_and_changes_nothing(
+    command: Command, tmp_path: pathlib.Path
+) -> None:
+    playbook = write(
+        tmp_path / "play.yml", f"- copy: {{content: x, dest: '{tmp_path}/made-{{{{ inventory_hostname }}}}'}}"
+    )
+    done = command("compare", "--check", playbook, "-i", "hosts.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "results: identical" in done.stdout and "time: " in done.stdout
+    assert "ok=1    changed=1" in done.stdout
+    assert not list(tmp_path.glob("made-*"))
+
+
+def test_compare_shows_a_difference_and_says_so_by_its_status(command: Command, tmp_path: pathlib.Path) -> None:
+    text = '- {name: who, command: \'echo {{ ansible_play_hosts | length }} {{ lookup("env", "ANSIBLE_STRATEGY") }}\'}'
+    playbook = write(tmp_path / "play.yml", text)
+    done = command("compare", "--real", playbook, "-i", "hosts.json")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "core: '2 ansible.builtin.linear'" in done.stdout
+    assert "ours: '2 ansible_mitogen.svc.linear'" in done.stdout
+
+
+@pytest.mark.long
+def test_compare_for_real_compares_the_final_state_or_what_a_reset_brings_back(
+    command: Command, tmp_path: pathlib.Path
+) -> None:
+    playbook = write(
+        tmp_path / "play.yml", f"- copy: {{content: x, dest: '{tmp_path}/made-{{{{ inventory_hostname }}}}'}}"
+    )
+    settled = command("compare", "--real", playbook, "-i", "hosts.json")
+    assert settled.returncode == 0 and "changed=0" in settled.stdout, settled.stdout + settled.stderr
+    assert len(list(tmp_path.glob("made-*"))) == 2
+    reset = command("compare", "--real", "--reset", f"rm {tmp_path}/made-*", playbook, "-i", "hosts.json")
+    assert reset.returncode == 0 and "changed=1" in reset.stdout, reset.stdout + reset.stderr
+
+
+def test_compare_points_out_plays_that_choose_their_strategy(command: Command, tmp_path: pathlib.Path) -> None:
+    playbook = write(tmp_path / "play.yml", "- ping:", strategy="ansible.builtin.free")
+    done = command("compare", "--check", playbook, "-i", "hosts.json")
+    assert "names its strategy itself (ansible.builtin.free)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ((), 2, "required: COMMAND"),
+        (("compare", "play.yml"), 2, "one of the arguments -C/--check --real is required"),
+        (("compare", "--check", "absent.yml"), 3, "there is no playbook absent.yml"),
+        (("compare", "--check", "hosts.json"), 3, "no task ran"),
+        (("doctor", "--colour"), 2, "unrecognized arguments: --colour"),
+        (("doctor", "-i", "hosts.json", "absent.yml"), 3, "cannot be read"),
+        (("clean",), 2, "-i/--inventory"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_message_with_its_status(
+    command: Command, arguments: tuple[str, ...], status: int, words: str
+) -> None:
+    done = command(*arguments)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert words in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a user whose cache it removes: needs root")
+def test_clean_removes_the_cache_of_the_user_and_nothing_beside_it(command: Command, tmp_path: pathlib.Path) -> None:
+    name = "svcclean"
+    if name not in [entry.pw_name for entry in pwd.getpwall()]:
+        subprocess.run(["useradd", "--create-home", name], check=True)
+    try:
+        home = pathlib.Path(pwd.getpwnam(name).pw_dir)
+        become = ("-i", "hosts.json", "--limit", "one", "--become", "--become-user", name)
+        make = write(tmp_path / "fill.yml", "- ping:")
+        # The user cannot enter the command's directory, which is no hindrance to core's become either.
+        filled = command("compare", "--check", make, *become)
+        assert filled.returncode == 0, filled.stdout + filled.stderr
+        cache = home / ".cache/ansible_mitogen_svc"
+        assert list(cache.rglob("*"))
+        (home / ".cache/other").mkdir()
+        tried = command("clean", *become, "--check")
+        assert tried.returncode == 0 and list(cache.rglob("*")), tried.stdout + tried.stderr
+        done = command("clean", *become)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"one: removed {cache} (" in done.stdout and "two" not in done.stdout
+        assert not cache.exists() and (home / ".cache/other").exists()
+        assert f"one: nothing at {cache}" in command("clean", *become).stdout
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        cache.symlink_to(elsewhere)
+        refused = command("clean", *become)
+        assert refused.returncode == 1 and "it was left alone" in refused.stdout
+        assert elsewhere.exists() and cache.is_symlink()
+    finally:
+        shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
+        subprocess.run(["userdel", "--remove", name], stderr=subprocess.DEVNULL)
