@@ -175,7 +175,8 @@ def test_clean_removes_the_cache_of_the_user_and_nothing_beside_it(command: Comm
         make = write(tmp_path / "fill.yml", "- ping:")
         # The user cannot enter the command's directory, which is no hindrance to core's become either.
         filled = command("compare", "--check", make, *become)
-        assert filled.returncode == 0, filled.stdout + filled.stderr
+        # (The first run ever of a user warns that it made ~/.ansible/tmp, so the two runs do differ.)
+        assert filled.stdout.count("failed=0") == 2, filled.stdout + filled.stderr
         cache = home / ".cache/ansible_mitogen_svc"
         assert list(cache.rglob("*"))
         (home / ".cache/other").mkdir()
