@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_mitogen_svc.spans import recorder
+
 #: Round trips are kept one by one up to this number of tasks, then every second one is dropped, and so on.
 SAMPLES_KEPT = 65536
 
@@ -61,7 +63,8 @@ class Counters:
         with self._lock:
             counts, self._counts = self._counts, Counter()
             trips, self._round_trips = self._round_trips, []
-        return {"counts": [[list(key), value] for key, value in counts.items()], "round_trips": trips}
+        listed = [[list(key), value] for key, value in counts.items()]
+        return {"counts": listed, "round_trips": trips, "spans": recorder.take()}
 
     def merge(self, taken: Mapping[str, Any]) -> None:
         """Add what another process's `take` gave."""
@@ -69,6 +72,7 @@ class Counters:
             for key, value in taken["counts"]:
                 self._counts[tuple(key)] += value
             self._round_trips.extend(taken["round_trips"])
+        recorder.merge(taken["spans"])
 
     def report(self) -> dict[str, Any]:
         """The statistics as they are written to ``stats_path``: nested dicts, seconds as float, sizes in bytes."""

@@ -18,6 +18,7 @@ from ansible_mitogen_svc.controller import action, connection
 from ansible_mitogen_svc.controller.compat import module_build, module_walk, template_code
 from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.target import round_trips
+from ansible_mitogen_svc.spans import recorder
 from ansible_mitogen_svc.statistics import counters
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class AcceleratedExecutor(_Core):
         """Run the task; counts its round trips."""
         round_trips.take()
         try:
-            return super().run()
+            with recorder.running(str(self._host.name), str(self._task._uuid)):
+                return super().run()
         finally:
             counters.task_round_trips(round_trips.take())
             session_lifecycle.task_ended()

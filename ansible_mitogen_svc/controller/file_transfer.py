@@ -21,6 +21,7 @@ from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.target import Target, round_trips
 from ansible_mitogen_svc.services.answers import ZygoteLost
 from ansible_mitogen_svc.services.link import TargetLost
+from ansible_mitogen_svc.spans import TRANSFER, recorder
 from ansible_mitogen_svc.statistics import counters
 
 display = Display()
@@ -100,3 +101,4 @@ def _count(size: int, started: float) -> None:
     counters.add("transfer", "files")
     counters.add("transfer", "bytes", amount=size)
     counters.add("seconds", "transfer", amount=time.monotonic() - started)
+    recorder.waited(TRANSFER, started)

@@ -15,6 +15,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from ansible_mitogen_svc.controller.workers.side_thread import start_beside
 from ansible_mitogen_svc.services import bootstrap
 from ansible_mitogen_svc.services.bootstrap import StartFailure
 from ansible_mitogen_svc.services.connection import PREAMBLE_SIZE
+from ansible_mitogen_svc.spans import CONNECT, recorder
 from ansible_mitogen_svc.statistics import counters
 
 if TYPE_CHECKING:
@@ -75,8 +77,12 @@ class ReachingConnection(_Core):
         """
         under_way, self.svc_under_way = self.svc_under_way, None
         if under_way is not None:
+            started = time.monotonic()
             with fork_gate.blocking():
-                return under_way.result()
+                try:
+                    return under_way.result()
+                finally:
+                    recorder.waited(CONNECT, started)
         if self.svc_unavailable is not None:
             return None
         target = self._svc_known_target()
@@ -94,12 +100,15 @@ class ReachingConnection(_Core):
         def start(plan: ConnectionPlan) -> None:
             found.append(session_lifecycle.current().connect(plan, self.svc_inventory_host))
 
+        started = time.monotonic()
         try:
             self.svc_transport.establish(self, self._svc_remote_command(), start)
         except StartFailure as failure:
             self.svc_unavailable = failure.reason
             display.vvv(f"no agent on this target ({failure}), its tasks go core's own way", host=self.svc_name)
             return None
+        finally:
+            recorder.waited(CONNECT, started)
         _known_keys[self._svc_settings()] = found[-1].key
         self.svc_last_target = found[-1]
         return found[-1]

@@ -19,6 +19,7 @@ from ansible_mitogen_svc.controller.workers.gate import fork_gate
 from ansible_mitogen_svc.services.answers import Answer, read_answer
 from ansible_mitogen_svc.services.link import Link
 from ansible_mitogen_svc.services.module_cache import kinds_of_code
+from ansible_mitogen_svc.spans import MODULE, recorder
 from ansible_mitogen_svc.statistics import counters
 from ansible_mitogen_svc.wire import frames
 
@@ -236,6 +237,7 @@ class Target:
             return self.call(zygote.number, header, blobs)
         finally:
             counters.add("seconds", "module", amount=time.monotonic() - started)
+            recorder.waited(MODULE, started)
 
 
 class _RoundTrips(threading.local):

@@ -14,7 +14,7 @@ class TallyService(service.Service):
     """See the module."""
 
     @service.expose(service.AllowParents())
-    @service.arg_spec({"counts": list, "round_trips": list})
-    def add(self, counts: list[Any], round_trips: list[int]) -> None:
+    @service.arg_spec({"counts": list, "round_trips": list, "spans": list})
+    def add(self, counts: list[Any], round_trips: list[int], spans: list[Any]) -> None:
         """Add what `Counters.take` of a worker gave; answered, so that the worker does not exit too soon."""
-        counters.merge({"counts": counts, "round_trips": round_trips})
+        counters.merge({"counts": counts, "round_trips": round_trips, "spans": spans})

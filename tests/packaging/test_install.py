@@ -28,6 +28,7 @@ from rig.loopback_sshd import LoopbackSshd
 PLUGINS = [
     *(("strategy", name) for name in ("linear", "free", "host_pinned", "debug")),
     *(("connection", name) for name in ("ssh", "local")),
+    ("callback", "timeline"),
 ]
 GALAXY = yaml.safe_load((REPOSITORY / "galaxy.yml").read_text())
 
@@ -133,6 +134,12 @@ def test_wheel_needs_only_mitogen_and_core_without_upper_bound(from_wheel: Envir
 
 def test_playbook_passes_accelerated_from_the_wheel(from_wheel: Environment, play: Callable[..., Any]) -> None:
     assert_accelerated(play(from_wheel))
+
+
+def test_command_works_from_the_wheel(from_wheel: Environment) -> None:
+    told = from_wheel.ansible("ansible-mitogen-svc", "doctor", ANSIBLE_STRATEGY="ansible_mitogen.svc.linear")
+    assert "failed" not in told and "strategy: ansible_mitogen.svc.linear" in told
+    assert GALAXY["version"] in from_wheel.ansible("ansible-mitogen-svc", "--version")
 
 
 def test_galaxy_lists_the_wheels_collection_with_its_version(from_wheel: Environment) -> None:

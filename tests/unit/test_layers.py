@@ -20,7 +20,7 @@ ALLOWED = {
     "services": (f"{PACKAGE}.service", f"{PACKAGE}.services", f"{PACKAGE}.wire", f"{PACKAGE}.statistics", "mitogen"),
     "controller": (
         f"{PACKAGE}.controller", f"{PACKAGE}.service", f"{PACKAGE}.services", f"{PACKAGE}.wire",
-        f"{PACKAGE}.statistics", "mitogen", "ansible",
+        f"{PACKAGE}.spans", f"{PACKAGE}.statistics", "mitogen", "ansible",
     ),
 }
 

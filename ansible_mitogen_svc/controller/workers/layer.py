@@ -19,6 +19,7 @@ Theory of operation
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ from ansible_mitogen_svc.controller.workers.kinds import Decision, WorkerKind
 from ansible_mitogen_svc.controller.workers.plugin_policy import Abandon
 from ansible_mitogen_svc.controller.workers.pool import WorkerThreads
 from ansible_mitogen_svc.controller.workers.task_worker import TaskWorker, WorkerServices
+from ansible_mitogen_svc.spans import recorder
 from ansible_mitogen_svc.statistics import counters
 
 #: Seconds of sleep between looks at worker processes, and when there are none.
@@ -84,6 +86,7 @@ class WorkerLayer:
     def queue(self, queued: QueuedTask) -> None:
         """Start a task, after waiting for a slot. :raises AnsibleError: as core's ``_queue_task``."""
         strategy, task = self._strategy, queued.task
+        arrived = time.monotonic()
         self._quiet = False
         templar = self._parts.adapter.templar(strategy, queued.task_vars)
         limit = self._slot_limit(task, templar)
@@ -96,6 +99,7 @@ class WorkerLayer:
             "play_context": queued.play_context,
         }
         self._parts.adapter.before_queueing(strategy, queued.host)
+        recorder.started(queued.host.name, task._uuid, decision.kind.value, decision.reason, arrived)
         self._start(queued, slot, decision, announce=True)
         self.restart_abandoned()
 
@@ -172,6 +176,7 @@ class WorkerLayer:
         while self._given_up:
             worker, abandoned = self._given_up.popleft()
             decision = self._decider.learn(worker.queued.task, abandoned)
+            recorder.moved(worker.queued.host.name, worker.queued.task._uuid, decision.kind.value, decision.reason)
             self._start(worker.queued, worker.worker_id, decision, announce=False)
 
     def _serve(self) -> None:

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Writes a timeline of the run: see ansible_mitogen_svc/timeline/. Runs in ansible-playbook's main process."""
+
+from __future__ import annotations
+
+DOCUMENTATION = """
+name: timeline
+type: aggregate
+short_description: writes an HTML timeline of hosts and tasks, coloured by where the time went
+version_added: 0.1.0
+author: The ansible_mitogen_svc authors
+description:
+  - Writes one HTML file that needs no network to be opened. It has a bar for each task on each host, coloured by where
+    its time went (waiting for a worker, connecting, transferring files, the module on the host, the controller), and
+    tables of the slowest tasks and hosts, of workers and fallbacks, of the module cache and of connections.
+  - Can write the same as a trace for C(chrome://tracing) and U(https://ui.perfetto.dev).
+  - Under a strategy that is not of this collection a bar has one colour, as nothing is known of its parts.
+requirements:
+  - enable in configuration - C(callbacks_enabled = ansible_mitogen.svc.timeline)
+options:
+  report_path:
+    description: The HTML file to write; an existing one is replaced. With an empty value none is written.
+    type: str
+    default: ansible-timeline.html
+    env:
+      - name: ANSIBLE_MITOGEN_SVC_TIMELINE
+    ini:
+      - section: ansible_mitogen_svc
+        key: timeline_path
+  trace_path:
+    description: The trace file (JSON) to write; none by default.
+    type: str
+    default: ""
+    env:
+      - name: ANSIBLE_MITOGEN_SVC_TRACE
+    ini:
+      - section: ansible_mitogen_svc
+        key: trace_path
+"""
+
+import os
+import sys
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+
+try:
+    import ansible_mitogen_svc.timeline  # noqa: F401
+except ImportError:
+    # Installed by ansible-galaxy: the package is a directory of the collection.
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from ansible_mitogen_svc.spans import recorder
+from ansible_mitogen_svc.statistics import counters
+from ansible_mitogen_svc.timeline import files
+from ansible_mitogen_svc.timeline.record import TimelineRecord, as_plain
+
+
+class CallbackModule(CallbackBase):  # type: ignore[misc]
+    """See DOCUMENTATION."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "ansible_mitogen.svc.timeline"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._record = TimelineRecord()
+        recorder.enabled = True
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        """The run begins."""
+        self._record.playbook = os.path.basename(playbook._file_name)
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        """A task starts on a host."""
+        self._record.start(host.get_name(), task._uuid, task.get_name(), task.action)
+
+    def _ended(self, result: Any, status: str) -> None:
+        self._record.end(result.host.get_name(), result.task._uuid, status)
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        """A task has succeeded."""
+        self._ended(result, "changed" if result.result.get("changed") else "ok")
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        """A task has failed."""
+        self._ended(result, "ignored" if ignore_errors else "failed")
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        """A task was skipped."""
+        self._ended(result, "skipped")
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        """A host could not be reached."""
+        self._ended(result, "unreachable")
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        """The run is over: write the files."""
+        bars = self._record.finish(recorder)
+        report, trace = self.get_option("report_path"), self.get_option("trace_path")
+        try:
+            if report:
+                plain = as_plain(bars, self._record.playbook, self._record.began, counters.report())
+                files.write_report(report, plain)
+                self._display.display(f"timeline: {report}")
+            if trace:
+                files.write_trace(trace, bars)
+                self._display.display(f"trace: {trace}")
+        except OSError as error:
+            self._display.warning(f"ansible_mitogen.svc.timeline: could not write {error.filename}: {error.strerror}")

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The timeline: made by a real run, opened in headless Chromium. The screenshot is kept in build/ as an artifact."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rig import debian
+from rig.errors import RigUnavailable
+from rig.playbook import REPOSITORY
+
+from ansible_mitogen_svc.timeline.files import write_report
+from ansible_mitogen_svc.timeline.record import Bar, as_plain, cut
+
+ODD_NAME = "</script><b>odd</b> & 'name'"
+PLAY = f"""
+- hosts: all
+  gather_facts: false
+  tasks:
+    - {{name: ping, ping: }}
+    - {{name: slow, command: sleep 0.2}}
+    - {{name: file, copy: {{content: x, dest: "{{{{ place }}}}/{{{{ inventory_hostname }}}}"}}}}
+    - {{name: "{ODD_NAME}", debug: {{msg: said}}}}
+    - {{name: forked, ping: , timeout: 60}}
+    - {{name: never, ping: , when: false}}
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A directory with report.html and trace.json of a run of six tasks on three hosts."""
+    place = tmp_path_factory.mktemp("timeline")
+    namespace = place / "collections/ansible_collections/ansible_mitogen"
+    namespace.mkdir(parents=True)
+    (namespace / "svc").symlink_to(REPOSITORY)
+    variables = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3", "place": str(place)}
+    inventory = {"all": {"vars": variables, "hosts": dict.fromkeys(("one", "two", "three"), {})}}
+    (place / "hosts.json").write_text(json.dumps(inventory))
+    (place / "play.yml").write_text(PLAY)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
+        "PYTHONPATH": str(REPOSITORY),
+        "ANSIBLE_COLLECTIONS_PATH": str(place / "collections"),
+        "ANSIBLE_STRATEGY": "ansible_mitogen.svc.linear",
+        "ANSIBLE_CALLBACKS_ENABLED": "ansible_mitogen.svc.timeline",
+        "ANSIBLE_MITOGEN_SVC_TIMELINE": str(place / "report.html"),
+        "ANSIBLE_MITOGEN_SVC_TRACE": str(place / "trace.json"),
+    }
+    program = str(pathlib.Path(sys.executable).with_name("ansible-playbook"))
+    command = [program, "-i", "hosts.json", "play.yml"]
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"timeline: {place}/report.html" in done.stdout
+    return place
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium: the distribution's, driven by playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
+    try:
+        debian.ensure_commands("chromium")
+    except RigUnavailable as reason:
+        pytest.skip(f"no chromium: {reason}")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page; the test fails when anything was written to the console, or fetched."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000}, offline=True)
+    opened = context.new_page()
+    opened.set_default_timeout(180_000)
+    troubles: list[str] = []
+    opened.on("console", lambda message: troubles.append(message.text))
+    opened.on("pageerror", lambda error: troubles.append(str(error)))
+    opened.on("requestfailed", lambda request: troubles.append(request.url))
+    yield opened
+    context.close()
+    assert not troubles
+
+
+def drawn(page: Any) -> int:
+    return int(page.evaluate("timeline.drawn()"))
+
+
+def test_the_trace_has_a_span_for_each_task_with_its_parts_inside(files: pathlib.Path) -> None:
+    assert (files / "trace.json").stat().st_mode & 0o777 == 0o600
+    events = json.loads((files / "trace.json").read_text())["traceEvents"]
+    tasks = [event for event in events if event.get("cat") == "task"]
+    assert len(tasks) == 18
+    assert {event["args"]["name"] for event in events if event["ph"] == "M"} == {"one", "two", "three"}
+    for task in tasks:
+        end = task["ts"] + task["dur"]
+        inside = [each for each in events if each["ph"] == "X" and each["tid"] == task["tid"] and each is not task]
+        parts = [each for each in inside if task["ts"] <= each["ts"] < end and each["cat"] != "task"]
+        assert abs(sum(part["dur"] for part in parts) - task["dur"]) <= 300, task
+    [slow] = {event["args"]["worker"] for event in tasks if event["name"] == "slow"}
+    [forked] = {event["args"]["reason"] for event in tasks if event["name"] == "forked"}
+    assert (slow, forked) == ("thread", "timeout")
+    module = [event["dur"] for event in events if event.get("cat") == "module"]
+    assert max(module) >= 200_000
+
+
+def test_the_report_opens_without_a_network_and_shows_every_bar(files: pathlib.Path, page: Any) -> None:
+    page.goto((files / "report.html").as_uri())
+    assert page.evaluate("timeline.bars()") == 18
+    assert drawn(page) == page.evaluate("timeline.parts()") >= 18
+    text = page.inner_text("body")
+    for words in ("Timeline of play.yml", "Slowest tasks", "Slowest hosts", "fork (timeout)", "Module cache"):
+        assert words in text
+    assert ODD_NAME in text
+    artifacts = REPOSITORY / "build"
+    artifacts.mkdir(exist_ok=True)
+    page.screenshot(path=artifacts / "timeline.png", full_page=True)
+
+
+def test_the_filters_and_the_legend_leave_what_they_name(files: pathlib.Path, page: Any) -> None:
+    page.goto((files / "report.html").as_uri())
+    everything = drawn(page)
+    page.fill("#task", "SLOW")
+    assert page.evaluate("timeline.bars()") == 3
+    assert drawn(page) == page.evaluate("timeline.parts()") < everything
+    page.fill("#host", "two")
+    assert page.evaluate("timeline.bars()") == 1
+    assert "1 of 18 task runs shown" in page.inner_text("#shown")
+    page.fill("#task", "")
+    page.fill("#host", "")
+    page.select_option("#status", "skipped")
+    assert page.evaluate("timeline.bars()") == 3
+    page.select_option("#status", "")
+    page.evaluate("timeline.chart.dispatchAction({type: 'legendUnSelect', name: 'controller'})")
+    assert 0 < drawn(page) < everything
+
+
+def test_the_mouse_wheel_zooms_into_the_time(files: pathlib.Path, page: Any) -> None:
+    page.goto((files / "report.html").as_uri())
+    span = "(() => { const zoom = timeline.chart.getOption().dataZoom[0]; return zoom.end - zoom.start; })()"
+    assert page.evaluate(span) == 100
+    everything = drawn(page)
+    box = page.locator("#chart").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 60)
+    for _turn in range(6):
+        page.mouse.wheel(0, -300)
+        page.wait_for_timeout(100)
+    assert page.evaluate(span) < 60
+    assert 0 < drawn(page) < everything
+
+
+def make_large(path: pathlib.Path) -> int:
+    """A report of 16 hosts and 500 tasks with the segments that a real run has; returns the number of segments."""
+    chance, bars = random.Random(7), []
+    for task in range(500):
+        for host in range(16):
+            begin = task * 0.1 + chance.random() * 0.01
+            waits = [("queue", begin, begin + 0.005), ("module", begin + 0.02, begin + 0.06)]
+            end = begin + 0.07
+            bars.append(Bar(f"host{host}", f"task {task}", "ping", begin, end, "ok", "thread", "remote"))
+            bars[-1].segments = cut(begin, end, waits)
+    write_report(str(path), as_plain(bars, "large.yml", time.time(), {}))
+    return sum(len(bar.segments) for bar in bars)
+
+
+def processor_seconds(browser: Any) -> float:
+    """What all processes of the browser have used so far."""
+    session = browser.new_browser_cdp_session()
+    try:
+        return float(sum(each["cpuTime"] for each in session.send("SystemInfo.getProcessInfo")["processInfo"]))
+    finally:
+        session.detach()
+
+
+def test_16_hosts_with_500_tasks_open_in_less_than_3_seconds(tmp_path: pathlib.Path, browser: Any, page: Any) -> None:
+    """Seconds of the processor, most of them one after the other: other work on the machine does not count."""
+    segments = make_large(tmp_path / "large.html")
+    started, before = time.monotonic(), processor_seconds(browser)
+    page.goto((tmp_path / "large.html").as_uri(), wait_until="load")
+    page.wait_for_function("window.timeline && timeline.drawn() > 0")
+    wall, used = time.monotonic() - started, processor_seconds(browser) - before
+    print(f"{segments} segments: {wall:.2f} s, {used:.2f} s of the processor")
+    assert page.evaluate("timeline.bars()") == 8000
+    assert drawn(page) == segments
+    assert min(wall, used) < 3
