@@ -16,7 +16,8 @@ import pytest
 from rig.collections import ensure_collections
 from rig.errors import RigUnavailable
 from rig.playbook import CORE, OURS, PlaybookRun, Runner, Setting
-from rig.results import compare
+
+from ansible_mitogen_svc.comparison.results import compare
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
