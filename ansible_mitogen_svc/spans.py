@@ -64,7 +64,8 @@ class SpanRecorder:
             yield
             return
         begin = time.monotonic()
-        self._open.waits = waits = []
+        waits: list[list[Any]] = []
+        self._open.waits = waits
         try:
             yield
         finally:

@@ -13,17 +13,43 @@
   const element = (id) => document.getElementById(id);
   const seconds = (value) => value >= 100 ? value.toFixed(0) + " s" : value >= 1 ? value.toFixed(2) + " s"
     : (value * 1000).toFixed(1) + " ms";
-  let chart, shown = [];
+  let chart, shown = [], coarse = false;
 
   const matches = (name, wanted) => name.toLowerCase().includes(wanted.trim().toLowerCase());
 
+  // With more parts than this in view each task is one rectangle, coloured by what took longest; zooming in shows all.
+  const PARTS_DRAWN = 6000;
+  const inView = () => {
+    const zoom = chart.getOption().dataZoom[0], all = data.end / 100;
+    return [zoom.start * all, zoom.end * all];
+  };
+  const isCoarse = () => {
+    const [from, to] = inView();
+    let parts = 0;
+    for (const bar of shown) {
+      if (data.bars[bar][END] >= from && data.bars[bar][BEGIN] <= to) parts += data.bars[bar][PARTS].length;
+    }
+    return parts > PARTS_DRAWN;
+  };
+  const longest = (bar) => {
+    const sums = data.kinds.map(() => 0);
+    bar[PARTS].forEach((part) => { sums[part[0]] += part[2] - part[1]; });
+    return sums.indexOf(Math.max(...sums));
+  };
+
   // One series per kind, so that the legend can hide it. An item is [begin, host, end, index of its bar].
-  const series = () => data.kinds.map((name, kind) => ({
-    name, type: "custom", itemStyle: { color: COLOURS[kind] }, encode: { x: [0, 2], y: 1 }, progressive: 0,
-    animation: false, renderItem: draw,
-    data: shown.flatMap((bar) => data.bars[bar][PARTS].filter((part) => part[0] === kind)
-      .map((part) => [part[1], data.bars[bar][HOST], part[2], bar])),
-  }));
+  const series = () => {
+    const items = data.kinds.map(() => []);
+    shown.forEach((number) => {
+      const bar = data.bars[number];
+      if (coarse) items[longest(bar)].push([bar[BEGIN], bar[HOST], bar[END], number]);
+      else bar[PARTS].forEach((part) => items[part[0]].push([part[1], bar[HOST], part[2], number]));
+    });
+    return data.kinds.map((name, kind) => ({
+      name, type: "custom", itemStyle: { color: COLOURS[kind] }, encode: { x: [0, 2], y: 1 }, progressive: 0,
+      animation: false, emphasis: { disabled: true }, renderItem: draw, data: items[kind],
+    }));
+  };
 
   const draw = (parameters, api) => {
     const from = api.coord([api.value(0), api.value(1)]), to = api.coord([api.value(2), api.value(1)]);
@@ -55,7 +81,7 @@
     chart.setOption({
       animation: false, legend: { top: 4 }, tooltip: { confine: true, formatter: describe },
       grid: { left: 10, right: 36, top: 40, bottom: 64, containLabel: true },
-      xAxis: { type: "value", min: 0, name: "s", axisLabel: { hideOverlap: true } },
+      xAxis: { type: "value", min: 0, max: data.end, name: "s", axisLabel: { hideOverlap: true } },
       yAxis: { type: "category", data: data.hosts, inverse: true },
       dataZoom: [
         { id: "time", type: "slider", xAxisIndex: 0, bottom: 12, filterMode: "weakFilter", labelFormatter: seconds },
@@ -63,6 +89,7 @@
         { id: "hosts", type: "slider", yAxisIndex: 0, right: 4, width: 16, filterMode: "weakFilter", showDetail: false },
       ],
     });
+    chart.on("datazoom", () => { if (isCoarse() !== coarse) update(); });
     window.addEventListener("resize", () => chart.resize());
   };
 
@@ -73,9 +100,15 @@
       const bar = data.bars[number];
       return tasks[bar[TASK]] && hosts[bar[HOST]] && (!status || bar[STATUS] === status);
     });
-    chart.setOption({ series: series() });
-    element("shown").textContent = `${shown.length} of ${data.bars.length} task runs shown`;
+    update();
     tables();
+  };
+
+  const update = () => {
+    coarse = isCoarse();
+    chart.setOption({ series: series() });
+    element("shown").textContent = `${shown.length} of ${data.bars.length} task runs shown`
+      + (coarse ? ", each as what took longest in it: zoom in for all its parts" : "");
   };
 
   const table = (title, heads, rows) => {
@@ -123,15 +156,15 @@
   };
 
   const summary = () => {
-    const end = data.bars.reduce((latest, bar) => Math.max(latest, bar[END]), 0);
     element("title").textContent = `Timeline of ${data.playbook}`;
     element("summary").textContent = `${new Date(data.began * 1000).toLocaleString()}: ${data.bars.length} task runs `
-      + `on ${data.hosts.length} hosts in ${seconds(end)}. Wheel or sliders zoom, the legend hides a kind of time.`;
+      + `on ${data.hosts.length} hosts in ${seconds(data.end)}. Wheel or sliders zoom, the legend hides a kind of time.`;
     [...new Set(data.bars.map((bar) => bar[STATUS]))].sort().forEach((status) => {
       element("status").add(new Option(status, status));
     });
   };
 
+  data.end = data.bars.reduce((latest, bar) => Math.max(latest, bar[END]), 0);
   summary();
   start();
   filter();

@@ -175,23 +175,27 @@ def make_large(path: pathlib.Path) -> int:
     return sum(len(bar.segments) for bar in bars)
 
 
-def processor_seconds(browser: Any) -> float:
-    """What all processes of the browser have used so far."""
+def processor_seconds(browser: Any) -> dict[int, float]:
+    """What each process of the browser has used so far."""
     session = browser.new_browser_cdp_session()
     try:
-        return float(sum(each["cpuTime"] for each in session.send("SystemInfo.getProcessInfo")["processInfo"]))
+        return {each["id"]: each["cpuTime"] for each in session.send("SystemInfo.getProcessInfo")["processInfo"]}
     finally:
         session.detach()
 
 
 def test_16_hosts_with_500_tasks_open_in_less_than_3_seconds(tmp_path: pathlib.Path, browser: Any, page: Any) -> None:
-    """Seconds of the processor, most of them one after the other: other work on the machine does not count."""
+    """By the clock or, where the machine has other work to do, by the processor time of the busiest process."""
     segments = make_large(tmp_path / "large.html")
     started, before = time.monotonic(), processor_seconds(browser)
     page.goto((tmp_path / "large.html").as_uri(), wait_until="load")
     page.wait_for_function("window.timeline && timeline.drawn() > 0")
-    wall, used = time.monotonic() - started, processor_seconds(browser) - before
+    wall, after = time.monotonic() - started, processor_seconds(browser)
+    used = max(seconds - before.get(number, 0.0) for number, seconds in after.items())
     print(f"{segments} segments: {wall:.2f} s, {used:.2f} s of the processor")
     assert page.evaluate("timeline.bars()") == 8000
-    assert drawn(page) == segments
+    assert drawn(page) == 8000, "one rectangle for each, as long as all are in view"
+    page.evaluate("timeline.chart.dispatchAction({type: 'dataZoom', dataZoomIndex: 0, start: 50, end: 52})")
+    # 10 of the 500 tasks, each with 4 parts; those at the edges may be cut.
+    assert 16 * 8 * 4 <= drawn(page) <= 16 * 13 * 4
     assert min(wall, used) < 3
