@@ -15,10 +15,12 @@ Theory of operation
    core as module ``mitogen.core`` and runs the agent on it. Forking first means no thread, no lock and no import
    of the agent's is ever in a zygote.
 4. role ``zygote``: becomes a zygote on descriptors 0 and 1.
+5. What the agent and core's base ``module_utils`` both import is imported before that fork, once for both. Until a
+   process is complete its garbage is not collected: everything that is made while modules are imported stays.
 """
 
+import gc
 import hashlib
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import marshal
@@ -26,6 +28,8 @@ import os
 import sys
 import types
 
+#: Imported by mitogen's core or the agent, and by ``ansible.module_utils.basic`` of every core since 2.19.
+SHARED = ("json", "logging", "re", "signal", "socket", "struct", "subprocess", "syslog", "traceback", "weakref")
 PACKAGES = ("ansible_mitogen_svc", "ansible_mitogen_svc.wire", "ansible_mitogen_svc.target", "mitogen")
 
 
@@ -38,7 +42,7 @@ def load_private_place(sources):
 
 
 def compiled(sources, store):
-    """Code objects of `sources` ({name: text}), from the directory `store` (or None) when it has them.
+    """Marshalled code objects of `sources` ({name: text}), from the directory `store` (or None) when it has them.
 
     A file there starts with the sha256 of its rest, so that a torn or damaged one is noticed.
     """
@@ -57,7 +61,8 @@ def compiled(sources, store):
         except (OSError, ValueError, EOFError, TypeError):
             pass
     codes = {
-        name: compile(text, f"<{name.decode()}>", "exec", dont_inherit=True) for name, text in sources.items()
+        name: marshal.dumps(compile(text, f"<{name.decode()}>", "exec", dont_inherit=True))
+        for name, text in sources.items()
     }
     if path:
         data = importlib.util.MAGIC_NUMBER + marshal.dumps(codes)
@@ -71,17 +76,20 @@ def compiled(sources, store):
     return codes
 
 
-class Bundle(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finder and loader in one for the modules that came with the boot text."""
+class Bundle:
+    """Finder and loader in one for the modules that came with the boot text.
+
+    It has what importlib asks for and none of its base classes: their module imports twenty others.
+    """
 
     def __init__(self, codes):
         self.codes = codes
 
     def find_spec(self, name, path=None, target=None):
         if name in PACKAGES:
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
         if name.encode() in self.codes:
-            return importlib.machinery.ModuleSpec(name, self)
+            return importlib.machinery.ModuleSpec(name, self)  # type: ignore[arg-type]
         return None
 
     def create_module(self, spec):
@@ -90,7 +98,7 @@ class Bundle(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module):
         code = self.codes.get(module.__name__.encode())
         if code is not None:
-            exec(code, module.__dict__)
+            exec(marshal.loads(code), module.__dict__)
 
 
 def name_process(name):
@@ -134,6 +142,19 @@ def fork_zygote(inherited):
         os._exit(status)
 
 
+def import_mitogen():
+    """Import mitogen's core without the profiler that it has for its own developers, and all that comes with it."""
+    absent = {"cProfile": None, "pstats": types.ModuleType("pstats")}
+    for name, module in absent.items():
+        sys.modules.setdefault(name, module)  # type: ignore[arg-type]
+    try:
+        importlib.import_module("mitogen.core")
+    finally:
+        for name, module in absent.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
 def start_agent(settings, sections):
     """Turn this process into the agent; `settings` is what mitogen's ExternalContext takes. Never returns."""
     config = dict(settings)
@@ -141,16 +162,22 @@ def start_agent(settings, sections):
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)
+    for name in SHARED:
+        importlib.import_module(name)
     pid, socket_ = fork_zygote([stream])
     name_process("svc-agent")
     config.update(in_fd=stream, core_src_fd=None)
+    import_mitogen()
     from ansible_mitogen_svc.target import agent
 
+    gc.freeze()
+    gc.enable()
     agent.run(config, pid, socket_, sections)
     os._exit(0)
 
 
 def main(sections):
+    gc.disable()
     role = sections[0]
     settings = eval(sections[-1])
     sources = dict(zip(sections[2:-1:2], sections[3:-1:2]))

@@ -76,6 +76,7 @@ class Nursery:
 
     def serve(self) -> NoReturn:
         """Preload, then obey until the socket ends."""
+        gc.disable()  # hardly anything that imports make is garbage
         try:
             _look_like_a_script()
             self._image.install()
@@ -88,8 +89,8 @@ class Nursery:
             self._wire.send({'failed': child.describe(error)})
             raise
         self._wire.send({'ready': signature})
-        gc.collect()
         gc.freeze()
+        gc.enable()
         wakeup, writer = process.watch_children()
         self._closing = [self._null, wakeup, writer]
         poll = select.poll()

@@ -22,6 +22,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import gc
 import os
 import pwd
 import signal
@@ -142,6 +143,8 @@ class Zygote:
         self.watch(wakeup, lambda: self._reap(wakeup))
         self.watch(self._input, self._read)
         self._output.send(0, self._hello())
+        gc.freeze()
+        gc.enable()
         if self._last is not None:
             bundle = self._catalogue.recall(self._last)
             if bundle is not None and bundle.covers({}):
@@ -297,8 +300,9 @@ class Zygote:
             return False
         job.payload = b''
         self._running[id(job)] = job
-        # After the job was sent: forking the next child must not delay this one.
-        self._nurseries.look_ahead(link, bundle)
+        # After the job was sent: forking the next child must not delay this one. Many a host gets one job only.
+        if self._done or len(self._running) > 1:
+            self._nurseries.look_ahead(link, bundle)
         if link.base.identity != self._last:
             self._last = link.base.identity
             self.store.set_last(self._last)

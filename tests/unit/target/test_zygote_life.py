@@ -188,7 +188,8 @@ def test_a_spare_child_is_used_even_for_code_that_came_after_it(
         zygote.install(module)
         for _ in range(3):
             assert zygote.run(module).header['rc'] == 0
-    assert zygote.statistics()['spares_used'] == 6
+    # All but the second: the first job, which often is the only one, has no child forked behind it.
+    assert zygote.statistics()['spares_used'] == 5
 
 
 def test_steps_run_in_order_before_the_module_and_a_failing_one_stops_it(
