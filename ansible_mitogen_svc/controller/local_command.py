@@ -196,6 +196,10 @@ class LocalCommandTransport:
     packs_ahead = False
     keeps_modes = False
 
+    def problem(self) -> str | None:
+        """See `Transport`: what a plugin starts is found out from what it starts."""
+        return None
+
     def settings(self, connection: Any) -> tuple[Any, ...]:
         """All options of the plugin, and what such plugins take from the play context."""
         context = connection._play_context

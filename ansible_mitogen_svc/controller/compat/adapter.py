@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible import constants, context
-from ansible._internal._templating._engine import TemplateEngine
 from ansible.executor.process.worker import WorkerProcess
 from ansible.executor.task_executor import TaskExecutor
 from ansible.inventory.data import InventoryData
@@ -116,6 +115,8 @@ class CoreAdapter(ABC):
 
     def templar(self, strategy: Any, task_vars: dict[str, Any]) -> Any:
         """A template engine over `task_vars`."""
+        from ansible._internal._templating._engine import TemplateEngine
+
         return TemplateEngine(loader=strategy._loader, variables=task_vars)
 
     def route_display(self, router: Any) -> None:

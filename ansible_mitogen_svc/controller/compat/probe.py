@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 RAW = (2, 19), (2, 20)
 UNIFIED = (2, 21), (2, 22)
 
-#: (module, dotted name, parameters that must exist): what the adapter for the newest versions relies on.
-_NAMES_USED: tuple[tuple[str, str, frozenset[str]], ...] = (
+#: (module, dotted name, parameters that must exist)
+Names = tuple[tuple[str, str, frozenset[str]], ...]
+
+#: What the adapter for the newest versions relies on.
+_NAMES_USED: Names = (
     ("ansible._internal._task", "TaskContext.create", frozenset({"task", "task_vars", "host_name"})),
     ("ansible._internal._task", "TaskContext.inventory_rpc_client", frozenset()),
     ("ansible._internal._task", "UnifiedTaskResult.create_from_action_exception", frozenset({"exception"})),
     ("ansible._internal._task", "UnifiedTaskResult.finalize_registered_values", frozenset()),
     ("ansible._internal._task", "WireTaskResult", frozenset({"host_name", "task_uuid", "task_fields", "utr"})),
     ("ansible._internal._task", "HostTaskResult", frozenset({"host", "task", "utr"})),
+    ("ansible._internal._templating._engine", "TemplateEngine", frozenset({"loader", "variables"})),
+    ("ansible._internal._templating._access", "AnsibleAccessContext._contextvar.set", frozenset()),
     ("ansible._internal._worker._inventory_rpc", "InventoryRPC.add_host.__wrapped__", frozenset()),
     ("ansible._internal._worker._inventory_rpc", "InventoryRPC.add_group.__wrapped__", frozenset()),
     (
@@ -76,10 +81,10 @@ def parse_version(text: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def missing_names() -> list[str]:
-    """Names (and parameters) of core that the newest adapter uses and this core lacks."""
+def missing_names(names: Names | None = None) -> list[str]:
+    """Those of `names` (and their parameters) that this core lacks; by default of what the newest adapter uses."""
     missing = []
-    for module_name, dotted, parameters in _NAMES_USED:
+    for module_name, dotted, parameters in _NAMES_USED if names is None else names:
         try:
             found: Any = importlib.import_module(module_name)
             for part in dotted.split("."):

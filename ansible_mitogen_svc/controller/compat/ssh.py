@@ -4,6 +4,8 @@
 
 Checked on ansible-core 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1. What differs: up to 2.20 `_build_command` puts
 ``sshpass -dN`` in front by itself, from 2.21 on `_sshpass_cmd` does it later.
+
+`missing` says what a core lacks of all this, whatever its version: the transport is not used then.
 """
 
 from __future__ import annotations
@@ -17,7 +19,27 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.connection import ssh
 
+from ansible_mitogen_svc.controller.compat.probe import Names, missing_names
 from ansible_mitogen_svc.services.bootstrap import PASSWORD_FD
+
+_MODULE = "ansible.plugins.connection.ssh"
+_NAMES_USED: Names = (
+    (_MODULE, "_ssh_retry", frozenset()),
+    (_MODULE, "Connection._build_command", frozenset({"binary", "subsystem"})),
+    (_MODULE, "Connection._init_shm", frozenset()),
+    (_MODULE, "Connection.__init__.__code__.co_names", frozenset()),
+)
+#: Set by the plugin's constructor.
+_ATTRIBUTES_USED = ("host", "user", "shm", "sshpass_pipe")
+
+
+def missing() -> list[str]:
+    """Names of core's plugin that are used here and that this core lacks."""
+    found = missing_names(_NAMES_USED)
+    if found:
+        return found
+    given = ssh.Connection.__init__.__code__.co_names
+    return [f"{_MODULE}.Connection().{name}" for name in _ATTRIBUTES_USED if name not in given]
 
 
 @dataclass(frozen=True)

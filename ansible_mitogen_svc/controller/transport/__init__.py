@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from ansible.errors import AnsibleError
+from ansible.release import __version__ as core_version
+from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
 from ansible_mitogen_svc.controller.escalation import EscalationRefused
@@ -35,6 +37,9 @@ class Transport(Protocol):
     #: Whether the plugin gives a file it puts the mode of the one here (sftp); else it gets the default mode.
     keeps_modes: bool
 
+    def problem(self) -> str | None:
+        """Why connections are left to this ansible-core, as a clause for a warning; None when they are ours."""
+
     def settings(self, connection: Any) -> tuple[Any, ...]:
         """What distinguishes one connection from another, quickly; equal settings give equal plans."""
 
@@ -54,7 +59,7 @@ class Transport(Protocol):
 
 @functools.cache
 def _named(name: str) -> Transport | None:
-    """The transport in the file of a plugin's name, if it serves the plugin of that full name."""
+    """The transport in the file of a plugin's name, if it serves the plugin of that full name with this core."""
     file = name.rpartition(".")[2]
     if not file.isidentifier():
         return None
@@ -65,7 +70,19 @@ def _named(name: str) -> Transport | None:
         if error.name != module:
             raise
         return None
-    return transport if name in transport.names else None
+    return transport if name in transport.names and _is_usable(transport) else None
+
+
+@functools.cache
+def _is_usable(transport: Transport) -> bool:
+    """Whether a transport has what it needs of this core; warns once per process when it has not."""
+    problem = transport.problem()
+    if problem is not None:
+        Display().warning(
+            f"ansible_mitogen.svc does not know ansible-core {core_version} ({problem}): such connections are core's "
+            "own for this run. Update the collection ansible_mitogen.svc."
+        )
+    return problem is None
 
 
 def is_handled(connection_name: str) -> bool:

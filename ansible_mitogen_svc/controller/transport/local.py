@@ -26,6 +26,10 @@ class LocalTransport:
     packs_ahead = True
     keeps_modes = False
 
+    def problem(self) -> str | None:
+        """See `Transport`: nothing private of core's plugin is used."""
+        return None
+
     def settings(self, connection: Any) -> tuple[Any, ...]:
         """All local tasks of a run share one agent."""
         return ("local",)

@@ -36,6 +36,11 @@ class SshTransport:
     packs_ahead = True
     keeps_modes = True
 
+    def problem(self) -> str | None:
+        """See `Transport`."""
+        missing = compat.missing()
+        return f"core's ssh connection plugin lacks {', '.join(missing[:3])}" if missing else None
+
     def settings(self, connection: Any) -> tuple[Any, ...]:
         """All options of the plugin, and what it still takes from the play context."""
         context = connection._play_context

@@ -4,7 +4,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from rig.errors import RigUnavailable
+from rig.loopback_sshd import LoopbackSshd
 
 from tests.integration.workers.conftest import OURS, Lab
 
@@ -33,3 +37,28 @@ def test_a_newer_core_without_them_runs_as_if_we_were_not_there(lab: Lab) -> Non
     assert run.output.count("does not know ansible-core 2.99.0") == 1
     assert set(run.results("first")) == set(run.results("second")) == {"h01", "h02"}
     assert not run.statistics
+
+
+@pytest.fixture
+def sshd() -> Iterator[LoopbackSshd]:
+    """An sshd on 127.0.0.1."""
+    try:
+        with LoopbackSshd() as server:
+            yield server
+    except RigUnavailable as reason:
+        pytest.skip(f"no sshd on loopback: {reason}")
+
+
+@pytest.mark.parametrize("lacking", [False, True], ids=["as it is", "without a name we use"])
+def test_another_ssh_plugin_means_connections_of_core_and_one_warning(
+    lacking: bool, lab: Lab, sshd: LoopbackSshd
+) -> None:
+    variables = {**sshd.inventory_variables(), "ansible_connection": "ssh", "ansible_host": "127.0.0.1"}
+    lacks = {"TEST_SSH_LACKS": "yes"} if lacking else {}
+    run = lab.run(lab.write(PLAY), OURS + "linear", hosts=2, variables=variables, **lacks)
+    assert run.returncode == 0, run.output
+    assert set(run.results("first")) == set(run.results("second")) == {"h01", "h02"}
+    assert run.output.count("ssh connection plugin lacks ansible.plugins.connection.ssh._ssh_retry") == int(lacking)
+    assert "Traceback" not in run.output
+    assert run.statistics["connections"].get("opened", 0) == int(not lacking)
+    assert set(run.tasks) == ({"fork"} if lacking else {"thread", "inline"})

@@ -4,7 +4,7 @@
 
 TEST_SWITCH_INTERVAL: seconds after which Python changes threads. TEST_CORE_VERSION: what ansible-core says it is.
 TEST_CORE_LACKS: take away something
-that our adapter for the newest core needs.
+that our adapter for the newest core needs. TEST_SSH_LACKS: the same for core's ssh connection plugin.
 """
 
 from __future__ import annotations
@@ -25,3 +25,9 @@ if "TEST_CORE_LACKS" in os.environ:
     from ansible._internal._worker._inventory_rpc import InventoryRPC
 
     del InventoryRPC.add_host.__wrapped__
+
+if "TEST_SSH_LACKS" in os.environ:
+    # Core needs this one only while the module is imported.
+    from ansible.plugins.connection import ssh
+
+    del ssh._ssh_retry

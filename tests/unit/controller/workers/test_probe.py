@@ -44,3 +44,32 @@ def test_a_method_with_other_parameters_counts_as_missing(monkeypatch) -> None:
 def test_a_core_older_than_the_oldest_is_not_used(monkeypatch) -> None:
     monkeypatch.setattr(probe, "core_version", "2.18.3")
     assert probe.compatibility.__wrapped__().adapter is None
+
+
+@pytest.mark.parametrize("name", ["_build_command", "_init_shm"])
+def test_the_ssh_transport_is_not_used_with_a_plugin_that_lacks_a_name(name: str, monkeypatch) -> None:
+    from ansible.plugins.connection import ssh
+
+    from ansible_mitogen_svc.controller import transport
+
+    from ansible_mitogen_svc.controller.transport import local
+    from ansible_mitogen_svc.controller.transport import ssh as ours
+
+    assert transport._is_usable.__wrapped__(ours.TRANSPORT)
+    monkeypatch.delattr(ssh.Connection, name)
+    assert not transport._is_usable.__wrapped__(ours.TRANSPORT)
+    assert transport._is_usable.__wrapped__(local.TRANSPORT)
+
+
+def test_an_attribute_that_the_ssh_plugin_no_longer_sets_counts_as_missing(monkeypatch) -> None:
+    from ansible.plugins.connection import ssh
+
+    from ansible_mitogen_svc.controller.compat import ssh as compat
+
+    assert compat.missing() == []
+
+    def other(self, *arguments) -> None:
+        self.host = self.user = self.sshpass_pipe = None
+
+    monkeypatch.setattr(ssh.Connection, "__init__", other)
+    assert compat.missing() == ["ansible.plugins.connection.ssh.Connection().shm"]
