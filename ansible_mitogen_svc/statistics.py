@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import tempfile
 import threading
 from collections import Counter
@@ -76,6 +75,8 @@ class Counters:
 
     def report(self) -> dict[str, Any]:
         """The statistics as they are written to ``stats_path``: nested dicts, seconds as float, sizes in bytes."""
+        import statistics  # takes 6 ms, and most runs write no report
+
         with self._lock:
             counts, trips = dict(self._counts), list(self._round_trips)
         report: dict[str, Any] = {"tasks": {}, "module_runs": {"zygote": {}, "cold": {}, "core": {}}}

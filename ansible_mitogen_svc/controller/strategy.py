@@ -32,6 +32,7 @@ from ansible_mitogen_svc.controller.workers.layer import LayerParts, WorkerLayer
 from ansible_mitogen_svc.controller.workers.plugin_policy import PluginTrust, trust_roots
 from ansible_mitogen_svc.controller.workers.pool import WorkerThreads
 from ansible_mitogen_svc.controller.workers.run_end import RunEnd
+from ansible_mitogen_svc.services import bootstrap
 from ansible_mitogen_svc.statistics import counters
 
 #: Seconds threads have to end once the connections they wait for are closed.
@@ -80,7 +81,9 @@ class ProcessParts:
         session_lifecycle.begin()
         session_lifecycle.pool_size = settings.pool_size
         self._stats_path = settings.stats_path
-        module_walk.keep_in(_walk_store(settings.packing_cache, settings.packing_cache_path))
+        store = _walk_store(settings.packing_cache, settings.packing_cache_path)
+        module_walk.keep_in(store)
+        bootstrap.keep_in(store)
 
 
 @functools.cache

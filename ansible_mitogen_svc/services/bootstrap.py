@@ -18,16 +18,19 @@ from __future__ import annotations
 
 import binascii
 import functools
+import hashlib
 import importlib.resources
 import os
+import pathlib
 import re
 import shlex
 import subprocess
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+import mitogen
 import mitogen.core
 import mitogen.parent
 
@@ -79,9 +82,27 @@ _UNPACK = (
 )
 
 
-@functools.cache
-def _sections() -> tuple[bytes, ...]:
-    """Everything that travels, but for the settings: role, boot text, then name and source of each module."""
+class Cache(Protocol):
+    """Where something stays from one run to the next; nothing in it can be told from nothing that can be trusted."""
+
+    def get(self, key: str) -> bytes | None:
+        """What was put there under this name."""
+
+    def put(self, key: str, record: bytes) -> None:
+        """Keep it, if possible."""
+
+
+def keep_in(cache: Cache | None) -> None:
+    """Keep what every connection sends in a cache of this user's between runs, or no longer."""
+    global _cache
+    _cache = cache
+
+
+_cache: Cache | None = None
+
+
+def _sections() -> list[bytes]:
+    """What travels of ours: role, boot text, then name and source of each module."""
     boot = importlib.resources.files("ansible_mitogen_svc.target").joinpath("boot.py")
     sections = [b"agent", boot.read_bytes()]
     for package in TARGET_PACKAGES:
@@ -89,14 +110,28 @@ def _sections() -> tuple[bytes, ...]:
             module = file.name.removesuffix(".py")
             if module not in ("__init__", "boot") and file.name.endswith(".py"):
                 sections += [f"{package}.{module}".encode(), file.read_bytes()]
-    sections += [b"mitogen.core", mitogen.parent._get_core_source().encode()]
-    return tuple(sections)
+    return sections
 
 
 @functools.cache
 def _compressed_sections() -> bytes:
-    # Level 9 would save one byte in a hundred and take five times as long.
-    return zlib.compress(b"\0".join(_sections()) + b"\0", 6)
+    """All that travels but the settings, compressed.
+
+    Taking comments and docstrings out of mitogen's core and compressing cost a run 40 ms. Reading the same again, to
+    tell that it is the same, costs 2.
+    """
+    sections = _sections()
+    digest = hashlib.sha256(b"\0".join([repr(mitogen.__version__).encode(), *sections]))
+    digest.update(pathlib.Path(mitogen.core.__file__).read_bytes())
+    key = f"start-{digest.hexdigest()}"
+    known = _cache.get(key) if _cache is not None else None
+    if known is None:
+        sections += [b"mitogen.core", mitogen.parent._get_core_source().encode()]
+        # Level 9 would save one byte in a hundred and take five times as long.
+        known = zlib.compress(b"\0".join(sections) + b"\0", 6)
+        if _cache is not None:
+            _cache.put(key, known)
+    return known
 
 
 def remote_command(interpreters: Sequence[str], preamble_size: str, *, exact: bool) -> str:
@@ -327,4 +362,3 @@ def connect(
     except Exception as error:
         raise connection.failure(error) from None
     return context, connection
-

@@ -29,7 +29,9 @@ import sys
 import types
 
 #: Imported by mitogen's core or the agent, and by ``ansible.module_utils.basic`` of every core since 2.19.
-SHARED = ("json", "logging", "re", "signal", "socket", "struct", "subprocess", "syslog", "traceback", "weakref")
+SHARED = (
+    "json", "logging", "re", "shutil", "signal", "socket", "struct", "subprocess", "syslog", "traceback", "weakref",
+)  # fmt: skip
 PACKAGES = ("ansible_mitogen_svc", "ansible_mitogen_svc.wire", "ansible_mitogen_svc.target", "mitogen")
 
 

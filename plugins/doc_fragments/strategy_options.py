@@ -62,6 +62,7 @@ options:
       - Whether it is kept between runs which files a module is packed with, in O(packing_cache_path).
       - What is kept are names and checksums, no content and nothing of any task. A module is packed anew whenever
         anything about it, or about the files or directories that were looked at, is not as it was.
+      - The collection's own code that every connection starts with is kept there as well, ready to be sent.
     type: bool
     default: true
     env:

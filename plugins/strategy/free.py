@@ -35,7 +35,7 @@ except ImportError:
     # Installed by ansible-galaxy: the package is a directory of the collection.
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from ansible_mitogen_svc.controller.strategy import Accelerated
+from ansible_mitogen_svc.controller.loading import Accelerated
 
 
 class StrategyModule(Accelerated, CoreStrategy):  # type: ignore[misc]
