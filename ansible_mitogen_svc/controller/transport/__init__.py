@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol, cast
 
 from ansible.errors import AnsibleError
@@ -70,7 +70,7 @@ def _named(name: str) -> Transport | None:
         if error.name != module:
             raise
         return None
-    return transport if name in transport.names and _is_usable(transport) else None
+    return transport if name in transport.names and _is_usable(cast(Hashable, transport)) else None
 
 
 @functools.cache

@@ -51,7 +51,6 @@ def test_the_ssh_transport_is_not_used_with_a_plugin_that_lacks_a_name(name: str
     from ansible.plugins.connection import ssh
 
     from ansible_mitogen_svc.controller import transport
-
     from ansible_mitogen_svc.controller.transport import local
     from ansible_mitogen_svc.controller.transport import ssh as ours
 
