@@ -52,7 +52,7 @@ class Shortcut:
         if self.digest() not in self.known:
             return False
         owner = _find(self.owner)
-        setattr(owner, self.name, _find(f"{_HERE}.{self.maker}")(getattr(owner, self.name)))
+        setattr(owner, self.name, _find(f"{_HERE}.{self.maker}")(getattr(owner, self.name, None)))
         return True
 
 
@@ -155,6 +155,20 @@ SHORTCUTS = (
         frozenset({"fb43ace7b531d0af", "ddd1cb314b5f3a71"}),
     ),
     Shortcut(
+        "ansible.config.manager:ConfigManager",
+        "get_plugin_vars",
+        "plugin_options:looking_up",
+        ("get_plugin_vars", "get_configuration_definitions"),
+        frozenset({"aacbcff77dd612a7"}),
+    ),
+    Shortcut(
+        "ansible.config.manager:ConfigManager",
+        "get_plugin_options_from_var",
+        "plugin_options:looking_up",
+        ("get_plugin_options_from_var", "get_configuration_definitions"),
+        frozenset({"1ad3af69dc641986"}),
+    ),
+    Shortcut(
         "ansible.plugins.connection.ssh",
         "argparse",
         "late_parser:LateArgparse",
@@ -167,6 +181,37 @@ SHORTCUTS = (
         "caches:cleaning",
         ("ansible.vars.clean:clean_facts",),
         frozenset({"6b06f73b53bfa85a", "1d70a12d196d9ae4"}),
+    ),
+    Shortcut(
+        "ansible._internal._templating._engine:TemplateEngine",
+        "template",
+        "plain_strings:passing_on",
+        (
+            "template",
+            "_finalize_top_level_template_result",
+            "ansible._internal._templating._jinja_bits:is_possibly_template",
+            "ansible._internal._templating._jinja_bits:TemplateOverrides._contains_start_string",
+            "ansible._internal._templating._jinja_bits:_finalize_template_result",
+        ),
+        frozenset({"72c720c76d2a185d", "fbe55335042824ac"}),
+    ),
+    Shortcut(
+        "ansible.module_utils._internal._datatag:_AnsibleTaggedStr",
+        "__deepcopy__",
+        "plain_strings:copied_as_itself",
+        (
+            "ansible.module_utils._internal._datatag:_AnsibleTaggedStr",
+            "ansible.module_utils._internal._datatag:AnsibleTaggedObject",
+        ),
+        frozenset({"b0fea77f3f0fbfa6"}),
+    ),
+    # Others rely on it as it is: the last one.
+    Shortcut(
+        "ansible.playbook.attribute:FieldAttribute",
+        "__get__",
+        "playbook_objects:reading",
+        ("__get__",),
+        frozenset({"aeac26b5d3d64e95"}),
     ),
 )
 

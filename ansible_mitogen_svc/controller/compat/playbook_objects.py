@@ -2,7 +2,8 @@
 # Copyright: The ansible_mitogen_svc authors
 """Copies, squashes, validates and dumps tasks and play contexts without core's generic attribute machinery.
 
-Installed by `caches.py` in place of four methods of ansible.playbook.base.FieldAttributeBase; called in any thread.
+Installed by `caches.py` in place of four methods of ansible.playbook.base.FieldAttributeBase and of a field's getter;
+called in any thread.
 
 Theory of operation
 1. A class of playbook objects has 20 to 40 *fields*. The value of a field `x` is in the object's attribute `_x`; unset,
@@ -30,8 +31,8 @@ from ansible.playbook.role_include import IncludeRole
 from ansible.playbook.task import Task
 from ansible.utils.sentinel import Sentinel
 
-#: Types whose shallow copy is the value itself.
-_ATOMIC = frozenset({type(None), bool, int, float, str, type})
+#: Types, with their tagged variants, whose shallow copy is as good as the value itself.
+_ATOMIC = (type(None), int, float, str, type)
 _PLAIN = {"bool": bool, "int": int, "float": float}
 #: What core's `copy` takes over besides the fields.
 _STATE = ("_loader", "_variable_manager", "_origin", "_validated", "_finalized", "_uuid")
@@ -167,7 +168,7 @@ def copying(core: Callable[..., Any]) -> Callable[..., Any]:
         own, new = self.__dict__, clone.__dict__
         for field in plan.fields:
             value = own.get(field.own_key, Sentinel)
-            if type(value) not in _ATOMIC:
+            if not isinstance(value, _ATOMIC):
                 value = copy.copy(value)
             for target in field.targets:
                 new[target] = value
@@ -293,3 +294,18 @@ def dumping(core: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]
         return dumped
 
     return dump_attrs
+
+
+def reading(core: Callable[..., Any]) -> Callable[..., Any]:
+    """`FieldAttribute.__get__`, of objects that have all values in themselves."""
+
+    def get(self: Any, item: Any, kind: Any = None) -> Any:
+        if item is not None:
+            own = item.__dict__
+            if own.get("_squashed") or own.get("_finalized"):
+                value = own.get(f"_{self.name}", Sentinel)
+                if value is not Sentinel:
+                    return value
+        return core(self, item, kind)
+
+    return get

@@ -2,7 +2,8 @@
 # Copyright: The ansible_mitogen_svc authors
 """Remembers the options of a connection, shell or become plugin for as long as everything they come from is the same.
 
-Installed by `caches.py` in place of ConfigManager.get_plugin_options_and_origins; called in any thread.
+Installed by `caches.py` in place of ConfigManager.get_plugin_options_and_origins, and of two that look things up in the
+definitions of a plugin's options; called in any thread.
 
 Theory of operation
 1. Core sets the options of a task's connection anew for each task: 30 options of ssh, each looked for in variables,
@@ -218,3 +219,17 @@ def _copied(result: Options) -> Options:
     options, origins = result
     copied = {name: copy.copy(value) if isinstance(value, (list, dict)) else value for name, value in options.items()}
     return copied, dict(origins)
+
+
+def looking_up(core: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    """`ConfigManager.get_plugin_vars` and `get_plugin_options_from_var`, which search definitions each time."""
+    known: dict[tuple[str, ...], tuple[Any, list[str]]] = {}
+
+    def look_up(self: Any, plugin_type: str, name: str, *variable: str) -> list[str]:
+        definitions = self.get_configuration_definitions(plugin_type=plugin_type, name=name)
+        entry = known.get((plugin_type, name, *variable))
+        if entry is None or entry[0] is not definitions:
+            entry = known[plugin_type, name, *variable] = definitions, core(self, plugin_type, name, *variable)
+        return entry[1].copy()
+
+    return look_up

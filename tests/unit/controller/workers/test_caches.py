@@ -4,13 +4,23 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
+from contextlib import nullcontext as nothing
 from typing import Any
 
 import pytest
+from ansible._internal._datatag._tags import Origin, TrustedAsTemplate
+from ansible._internal._templating._datatag import _JinjaConstTemplate
+from ansible._internal._templating._engine import TemplateEngine, TemplateOptions
+from ansible._internal._templating._jinja_bits import TemplateOverrides
+from ansible._internal._templating._utils import TemplateContext
 from ansible.errors import AnsibleError
+from ansible.module_utils._internal._datatag import AnsibleTagHelper
+from ansible.module_utils._internal._datatag._tags import Deprecated
 from ansible.parsing.dataloader import DataLoader
+from ansible.playbook.attribute import FieldAttribute
 from ansible.playbook.base import FieldAttributeBase
 from ansible.playbook.block import Block
 from ansible.playbook.play import Play
@@ -21,7 +31,7 @@ from ansible.playbook.task_include import TaskInclude
 from ansible.template import Templar, trust_as_template
 from ansible.vars import manager as vars_manager
 
-from ansible_mitogen_svc.controller.compat import caches, playbook_objects
+from ansible_mitogen_svc.controller.compat import caches, plain_strings, playbook_objects
 
 TASKS = [
     {"action": "debug", "args": {"msg": "plain"}},
@@ -56,6 +66,7 @@ PARENTS: list[list[dict[str, Any]]] = [
     [{"remote_user": "outer", "when": ["c"], "no_log": True}, {"remote_user": "inner", "tags": ["inner"]}],
     [{"check_mode": "{{ yes_text }}", "delegate_to": "{{ a }}"}, {}, {"name": "{{ a }}", "throttle": 1}],
 ]
+TEMPLATE = TemplateEngine.template
 NAMES = ("post_validate", "copy", "squash", "dump_attrs")
 
 
@@ -66,6 +77,8 @@ def core(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name, function in functions.items():
         assert function.__module__ == "ansible.playbook.base"
         monkeypatch.setattr(FieldAttributeBase, name, function)
+    functions["__get__"] = vars(FieldAttribute)["__get__"]
+    monkeypatch.setattr(FieldAttribute, "__get__", functions["__get__"])
     return functions
 
 
@@ -75,6 +88,7 @@ def shortcuts(core: dict[str, Any]) -> None:
     FieldAttributeBase.copy = playbook_objects.copying(core["copy"])
     FieldAttributeBase.squash = playbook_objects.squashing(core["squash"])
     FieldAttributeBase.dump_attrs = playbook_objects.dumping(core["dump_attrs"])
+    FieldAttribute.__get__ = playbook_objects.reading(core["__get__"])
 
 
 def trusted(value: Any) -> Any:
@@ -236,6 +250,74 @@ def test_a_class_with_fields_of_another_kind_is_left_to_core(change: dict[str, A
     assert playbook_objects.plan_of(type("Other", (Task,), change)) is None
 
 
+def test_fields_of_classes_and_of_unfinished_objects_are_read_as_core_reads_them(core: dict[str, Any]) -> None:
+    def read() -> list[Any]:
+        task, context = Task.load({"action": "debug"}, block=block_of(PARENTS[1])), PlayContext()
+        context.connection = "ssh"
+        return [Task.become, task.become, task.remote_user, PlayContext.connection, context.connection, context.become]
+
+    expected = read()
+    shortcuts(core)
+    assert read() == expected
+
+
+VALUES = [
+    "plain",
+    "",
+    "{{ a }}",
+    "{% if a %}y{% endif %}",
+    "{# nothing #}x",
+    "{ a }",
+    "#jinja2: variable_start_string:'[['\n[[ a ]]",
+    "a: {{ undefined_name }}",
+    *(None, 1, True, 1.5, [], ["{{ a }}", "b"], {"{{ a }}": "b"}),
+]
+
+
+@pytest.mark.parametrize("tags", [(), (TrustedAsTemplate(),), (Origin(description="x"),), (_JinjaConstTemplate(),)])
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_value_is_templated_as_core_does(value: Any, tags: Any, nested: bool) -> None:
+    def outcome(template: Any) -> Any:
+        engine = templar()
+        try:
+            with (
+                TemplateContext(template_value="", templar=engine, options=TemplateOptions.DEFAULT)
+                if nested
+                else nothing()
+            ):
+                found = template(engine, tagged)
+                chosen = template(engine, tagged, options=TemplateOptions(overrides=brackets))
+            return [
+                (repr(each), type(each), sorted(map(repr, AnsibleTagHelper.tags(each)))) for each in (found, chosen)
+            ]
+        except Exception as error:
+            return type(error), str(error)
+
+    brackets = TemplateOverrides(variable_start_string="[[", variable_end_string="]]")
+    tagged = AnsibleTagHelper.try_tag(value, tags)
+    assert outcome(plain_strings.passing_on(TEMPLATE)) == outcome(TEMPLATE)
+    bracketed = AnsibleTagHelper.tag("[[ a ]]", (TrustedAsTemplate(),))
+    options = TemplateOptions(overrides=brackets)
+    assert plain_strings.passing_on(TEMPLATE)(templar(), bracketed, options=options) == "x"
+
+
+def test_a_deprecated_value_goes_through_core() -> None:
+    seen: list[Any] = []
+    template = plain_strings.passing_on(lambda engine, value, **keywords: seen.append(value))
+    old = AnsibleTagHelper.tag("plain", (Deprecated(msg="old"), Origin(description="x")))
+    template(templar(), old)
+    assert seen == [old]
+
+
+def test_a_deep_copy_of_a_tagged_string_keeps_its_tags(undone: pytest.MonkeyPatch) -> None:
+    caches.install()
+    value = {"a": [AnsibleTagHelper.tag("x", (Origin(description="y"),))], "b": {"c": 1}}
+    copied = copy.deepcopy(value)
+    assert copied == value and AnsibleTagHelper.tags(copied["a"][0]) == AnsibleTagHelper.tags(value["a"][0])
+    assert copied["a"] is not value["a"] and copied["b"] is not value["b"]
+
+
 def test_cleaning_no_facts_gives_no_facts() -> None:
     assert caches.cleaning(lambda facts: 1 / 0)({}) == {}
     assert caches.cleaning(lambda facts: "core's")({"a": 1}) == "core's"
@@ -246,7 +328,7 @@ def undone(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Whatever is installed during a test is not, after it."""
     for shortcut in caches.SHORTCUTS:
         owner = caches._find(shortcut.owner)
-        monkeypatch.setattr(owner, shortcut.name, getattr(owner, shortcut.name))
+        monkeypatch.setattr(owner, shortcut.name, getattr(owner, shortcut.name, None), raising=False)
     yield monkeypatch
 
 

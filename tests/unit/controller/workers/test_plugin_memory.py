@@ -210,6 +210,33 @@ def test_other_kinds_of_plugins_are_left_to_core(remembered: Callable[..., Any],
     assert len(asked) == 2
 
 
+def test_lists_of_variables_are_what_core_finds(monkeypatch: Any) -> None:
+    searched: list[Any] = []
+    functions = []
+    for name in ("get_plugin_vars", "get_plugin_options_from_var"):
+        core = vars(type(CONFIG))[name]
+
+        def search(*arguments: Any, core: Any = core) -> Any:
+            searched.append(arguments)
+            return core(*arguments)
+
+        functions.append((core, plugin_options.looking_up(search)))
+    for changed in (False, True):
+        if changed:
+            monkeypatch.setitem(CONFIG._plugins["shell"], "sh", {"a": {"vars": [{"name": "ansible_port"}]}})
+        for _round in range(3):
+            for arguments in (("shell", "sh"), ("connection", "ssh"), ("connection", "nothing")):
+                core, look_up = functions[0]
+                found = look_up(CONFIG, *arguments)
+                assert found == core(CONFIG, *arguments)
+                found.append("x")
+                core, look_up = functions[1]
+                for variable in ("ansible_port", "ansible_user", "nothing"):
+                    assert look_up(CONFIG, *arguments, variable) == core(CONFIG, *arguments, variable)
+    # The shell's again after the change; a plugin without definitions each time.
+    assert len([each for each in searched if each[2] != "nothing"]) == 2 * 4 + 4
+
+
 # -- whereabouts
 
 
