@@ -161,6 +161,6 @@ def _pickled(outcome: Any) -> Any:
 def _as_error(error: BaseException) -> BaseException:
     if isinstance(error, Exception):
         return error
-    wrapped = AnsibleError(f"The task's action ended its worker with {type(error).__name__}: {error}")
+    wrapped = AnsibleError(f"Task failed: The task's action ended its worker with {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return cast(BaseException, wrapped)

@@ -127,11 +127,11 @@ def test_ctrl_c_ends_a_run_of_the_free_strategy(lab: Lab) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("delay", [step / 10 for step in range(1, 40)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_no_moment_is_a_bad_one_for_a_signal(lab: Lab, delay: float, number: int) -> None:
-    mark = uuid.uuid4().hex
-    env = lab.environment(OURS + "linear", **{MARK: mark})
+def test_no_moment_is_a_bad_one_for_a_signal(ssh_lab: Lab, delay: float, number: int) -> None:
+    lab, mark = ssh_lab, uuid.uuid4().hex
+    env = lab.environment(OURS + "linear", **lab.wants_of_mixed(OURS), **{MARK: mark})
     process = subprocess.Popen(
-        lab.command("mixed.yml", 8, 8),
+        lab.command("mixed.yml", 8, 8, scratch=str(lab.directory)),
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -3,14 +3,20 @@
 """What a test changes in the ansible-playbook it starts, named by environment variables.
 
 TEST_SWITCH_INTERVAL: seconds after which Python changes threads. TEST_CORE_VERSION: what ansible-core says it is.
-TEST_CORE_LACKS: take away something
-that our adapter for the newest core needs. TEST_SSH_LACKS: the same for core's ssh connection plugin.
+TEST_CORE_LACKS: take away something that our adapter for the newest core needs. TEST_SSH_LACKS: the same for core's
+ssh connection plugin. TEST_STACKS: the file to which every process of the run appends the stacks of its threads on
+SIGUSR2 (see stacks.py).
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import sys
+
+if "TEST_STACKS" in os.environ:
+    faulthandler.register(signal.SIGUSR2, open(os.environ["TEST_STACKS"], "a"), all_threads=True)
 
 if "TEST_SWITCH_INTERVAL" in os.environ:
     sys.setswitchinterval(float(os.environ["TEST_SWITCH_INTERVAL"]))

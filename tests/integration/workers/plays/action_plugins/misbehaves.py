@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""An action that does what a worker has to survive; `how` says what."""
+"""An action that does what a worker has to survive; `how` says what.
+
+Core loses the whole run when an action exits. TEST_EXIT_IS_AN_ERROR makes it the failure that ours makes of it, so that
+what comes after can be compared.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import os
 import sys
 import threading
 
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 
@@ -17,6 +22,8 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         how = self._task.args["how"]
         result = super().run(tmp, task_vars)
+        if how == "exit" and "TEST_EXIT_IS_AN_ERROR" in os.environ:
+            raise AnsibleError("The task's action ended its worker with SystemExit: enough")
         if how == "exit":
             sys.exit("enough")
         if how == "print":
