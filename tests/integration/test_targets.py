@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Each playbook target under core's linear strategy and under ours: both pass, and their results are equal.
+"""Each playbook target under a strategy of core's and under ours: both pass, and their results are equal.
 
 The runs of all selected targets are made in the background by the `target_runs` fixture; a test waits for its own.
 """
@@ -32,14 +32,14 @@ def needs(*settings: Setting):  # type: ignore[no-untyped-def]
 
 @every_target
 @needs(CORE)
-def test_the_playbook_passes_under_core_linear(target: Target, target_runs: TargetRuns) -> None:
+def test_the_playbook_passes_under_core(target: Target, target_runs: TargetRuns) -> None:
     run = target_runs.result(target, CORE)
     assert run.returncode == target.returncode, run.tail()
 
 
 @every_target
 @needs(OURS)
-def test_the_playbook_passes_under_our_linear(target: Target, target_runs: TargetRuns) -> None:
+def test_the_playbook_passes_under_ours(target: Target, target_runs: TargetRuns) -> None:
     run = target_runs.result(target, OURS)
     assert run.returncode == target.returncode, run.tail()
 

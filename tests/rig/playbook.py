@@ -31,6 +31,14 @@ INTEGRATION = REPOSITORY / 'tests/integration'
 RUN_SECONDS = int(os.environ.get('RIG_RUN_SECONDS', 300))
 
 
+# The suite under another strategy, on both sides, and with other workers on ours: see tests/README.md.
+STRATEGIES = ('linear', 'free', 'host_pinned', 'debug')
+STRATEGY = os.environ.get('SVC_TEST_STRATEGY', 'linear')
+WORKERS = os.environ.get('SVC_TEST_WORKERS', 'auto')
+if STRATEGY not in (*STRATEGIES, 'core') or WORKERS not in ('auto', 'fork'):
+    raise ValueError(f'SVC_TEST_STRATEGY is one of {STRATEGIES} or core, SVC_TEST_WORKERS auto or fork')
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """What one side of a comparison runs under: the strategy and further environment variables."""
@@ -42,10 +50,13 @@ class Setting:
 
 # Pipelining only makes core quicker here; that its results do not depend on it is core's promise.
 CORE = Setting('core', 'ansible.builtin.linear', {'ANSIBLE_PIPELINING': 'true'})
-OURS = Setting('svc', os.environ.get('SVC_TEST_STRATEGY', 'ansible_mitogen.svc.linear'))
-if 'mitogen' not in OURS.strategy:
+OURS = Setting('svc', 'ansible_mitogen.svc.linear', {'ANSIBLE_MITOGEN_SVC_TASK_WORKERS': WORKERS})
+if STRATEGY == 'core':
     # core against itself: shows that what is called volatile is, and no more
-    OURS = dataclasses.replace(OURS, environment=CORE.environment)
+    OURS = dataclasses.replace(CORE, name='svc')
+else:
+    CORE = dataclasses.replace(CORE, strategy=f'ansible.builtin.{STRATEGY}')
+    OURS = dataclasses.replace(OURS, strategy=f'ansible_mitogen.svc.{STRATEGY}')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -145,7 +145,8 @@ def _kept_path(target: Target) -> pathlib.Path | None:
     directory = os.environ.get('RIG_CORE_RESULTS')
     if not directory:
         return None
-    digest = hashlib.sha256(f'{sys.executable} {importlib.metadata.version("ansible-core")}'.encode())
+    decided = sys.executable, importlib.metadata.version('ansible-core'), CORE
+    digest = hashlib.sha256(repr(decided).encode())
     rig = [path for path in pathlib.Path(__file__).parent.glob('*.*') if path.name != 'results.py']
     for path in sorted([*target.directory.rglob('*'), *rig]):
         if path.is_file():

@@ -169,6 +169,10 @@ class Lab:
             os.killpg(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
             raise RunHangs(f"no end after {timeout} s\n{output[-3000:]}\n{found}") from None
+        finally:
+            if process.poll() is None:  # Ctrl-C
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
         return self.finished(process.returncode, output, env)
 
     @staticmethod
