@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from rig.errors import RigUnavailable
 from rig.loopback_sshd import LoopbackSshd
+from rig.playbook import WORKERS
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -35,6 +36,12 @@ OURS = "ansible_mitogen.svc."
 ADDRESSES = [f"127.0.0.{number}" for number in range(1, 17)]
 #: What files of the vault hold once they are decrypted.
 OF_THE_VAULT = b"decrypted content of the vault"
+
+
+#: Whether every task has a worker process, whatever it is; then nothing is said about kinds of workers.
+forced = WORKERS != "auto"
+#: Marks tests of what only holds when the kind of worker is chosen for each task.
+where_workers_are_chosen = pytest.mark.skipif(forced, reason="SVC_TEST_WORKERS: no kind of worker is chosen")
 
 
 class RunHangs(AssertionError):
@@ -109,6 +116,7 @@ class Lab:
             "EVENT_STREAM": str(self.directory / f"events-{self._number}.json"),
             "TEST_STACKS": str(self.directory / f"stacks-{self._number}"),
             **self._ssh_environment(strategy),
+            **({"ANSIBLE_MITOGEN_SVC_TASK_WORKERS": WORKERS} if forced else {}),
             "PYTHONPATH": f"{CHECKOUT}:{HERE / 'site'}",
             "PYTHONDONTWRITEBYTECODE": "1",
             **more,
@@ -181,7 +189,7 @@ class Lab:
         return {
             "ANSIBLE_VAULT_PASSWORD_FILE": str(HERE / "plays" / "vault_password.txt"),
             "ANSIBLE_MITOGEN_SVC_SAFE_PLUGINS": "ansible.legacy",
-            **({} if strategy.startswith(OURS) else {"TEST_EXIT_IS_AN_ERROR": "yes"}),
+            **({} if strategy.startswith(OURS) and not forced else {"TEST_EXIT_IS_AN_ERROR": "yes"}),
         }
 
     def mixed(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from streams import differences
 
-from tests.integration.workers.conftest import OURS, Lab
+from tests.integration.workers.conftest import OURS, Lab, forced
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -22,17 +22,17 @@ def test_a_playbook_that_mixes_everything_gives_the_event_stream_of_core(every_c
     core, ours = lab.mixed("linear", hosts=4), lab.mixed(OURS + "linear", hosts=4)
     check(differences(core.events, ours.events))
     assert core.returncode == ours.returncode == 2
-    assert set(ours.tasks) == {"inline", "thread", "fork"}
-    assert set(ours.tasks["fork"]) == {"lookup:pipe", "timeout"}
+    assert forced or set(ours.tasks) == {"inline", "thread", "fork"}
+    assert forced or set(ours.tasks["fork"]) == {"lookup:pipe", "timeout"}
 
 
 def test_modules_in_threads_and_processes_give_the_event_stream_of_core(every_core: Lab) -> None:
     core, ours = every_core.both("modules.yml", "linear", hosts=4, forks=4)
     check(differences(core.events, ours.events))
     assert core.returncode == ours.returncode == 0
-    assert ours.tasks["thread"]["remote"] > 20
+    assert forced or ours.tasks["thread"]["remote"] > 20
     # The task with the lookup forks for the odd hosts, and for those that come after the first of them is known.
-    assert ours.tasks["fork"]["timeout"] == 4 and 2 <= ours.tasks["fork"]["lookup:pipe"] <= 4
+    assert forced or ours.tasks["fork"]["timeout"] == 4 and 2 <= ours.tasks["fork"]["lookup:pipe"] <= 4
 
 
 def test_with_worker_processes_only_the_event_stream_is_that_of_core(every_core_over_ssh: Lab) -> None:
@@ -87,5 +87,5 @@ def test_item_callbacks_of_all_kinds_of_workers_come_from_one_thread(lab: Lab) -
     )
     run = lab.run(play, OURS + "linear", hosts=2, forks=2)
     items = [each for each in run.events if "_item_" in each["event"]]
-    assert len(items) == 12 and set(run.tasks) == {"inline", "thread", "fork"}
+    assert len(items) == 12 and (forced or set(run.tasks) == {"inline", "thread", "fork"})
     assert len({each["thread"] for each in items}) == 1

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from streams import differences
 
-from tests.integration.workers.conftest import OURS, Lab
+from tests.integration.workers.conftest import OURS, Lab, forced, where_workers_are_chosen
 
 pytestmark = pytest.mark.timeout(300)
 LINEAR = OURS + "linear"
@@ -23,6 +23,7 @@ PLUGINS = {
 }
 
 
+@where_workers_are_chosen
 def test_an_action_that_exits_fails_its_own_task_only(lab: Lab) -> None:
     play = lab.write(
         HEAD
@@ -32,14 +33,14 @@ def test_an_action_that_exits_fails_its_own_task_only(lab: Lab) -> None:
     run = lab.run(play, LINEAR, hosts=3, forks=3, **SAFE, **PLUGINS)
     assert "SystemExit" in run.results("exits", "v2_runner_on_failed")["h01"]["msg"]
     assert set(run.results("after")) == {"h02", "h03"}
-    assert "thread" in run.tasks
+    assert forced or "thread" in run.tasks
 
 
 def test_stray_prints_are_shown_as_a_warning_in_the_words_of_core(lab: Lab) -> None:
     play = lab.write(HEAD + "    - {name: prints, misbehaves: {how: print}}\n")
     core = lab.run(play, "linear", hosts=1, forks=1, **PLUGINS)
     ours = lab.run(play, LINEAR, hosts=1, forks=1, **SAFE, **PLUGINS)
-    assert list(ours.tasks) == ["thread"]
+    assert forced or list(ours.tasks) == ["thread"]
     for shown in (core.output, ours.output):
         assert shown.count("errantly sent data directly to stdout instead of using Display:\n    a stray line") == 1
         assert shown.count("errantly sent data directly to stderr") == 1
@@ -50,7 +51,7 @@ def test_a_result_that_does_not_pickle_fails_its_task_as_under_core(lab: Lab) ->
     play = lab.write(HEAD + "    - {name: unpicklable, misbehaves: {how: unpicklable}}\n")
     core = lab.run(play, "linear", hosts=1, forks=1, **PLUGINS)
     ours = lab.run(play, LINEAR, hosts=1, forks=1, **SAFE, **PLUGINS)
-    assert list(ours.tasks) == ["thread"]
+    assert forced or list(ours.tasks) == ["thread"]
     # Core loses the name of the task on the way.
     said = [
         [event["result"]["msg"] for event in run.events if event["event"] == "v2_runner_on_failed"]
@@ -70,9 +71,10 @@ def test_plugins_that_nobody_vouched_for_run_in_processes_of_their_own(lab: Lab)
     pids = {result["pid"] for result in run.results("action").values()}
     pids |= {result["msg"] for name in ("lookup", "hidden") for result in run.results(name).values()}
     assert len(pids) == 6
-    assert run.tasks == {"fork": {"action:misbehaves": 2, "lookup:whose_process": 4}}
+    assert forced or run.tasks == {"fork": {"action:misbehaves": 2, "lookup:whose_process": 4}}
 
 
+@where_workers_are_chosen
 def test_plugins_named_safe_share_the_process(lab: Lab) -> None:
     play = lab.write(
         HEAD
@@ -94,7 +96,7 @@ def test_a_task_that_turns_out_to_need_a_process_is_run_once(lab: Lab) -> None:
     )
     run = lab.run(play, LINEAR, hosts=1, forks=1, **PLUGINS)
     assert run.results("lines")["h01"]["stdout"].startswith("3 "), run.output
-    assert run.tasks == {"thread": {"remote": 2}}
+    assert forced or run.tasks == {"thread": {"remote": 2}}
 
 
 def test_task_timeouts_end_tasks_with_the_error_of_core(lab: Lab) -> None:
@@ -105,7 +107,7 @@ def test_task_timeouts_end_tasks_with_the_error_of_core(lab: Lab) -> None:
     )
     core, ours = lab.both(play, hosts=2, forks=2)
     assert not differences(core.events, ours.events)
-    assert ours.tasks == {"fork": {"timeout": 4}}
+    assert forced or ours.tasks == {"fork": {"timeout": 4}}
 
 
 def test_decrypted_files_of_a_vault_are_gone_after_the_run(lab: Lab) -> None:
@@ -150,7 +152,7 @@ def test_throttled_tasks_never_run_beside_more_than_they_may(lab: Lab) -> None:
         log = lab.directory / f"{strategy}-scratch"
         log.mkdir()
         run = lab.run(play, OURS + strategy, hosts=6, forks=6, variables={"scratch": str(log)})
-        assert run.tasks == {"thread": {"remote": 6}}
+        assert forced or run.tasks == {"thread": {"remote": 6}}
         running, most = 0, 0
         for sign in (log / "log").read_text().split():
             running += 1 if sign == "+" else -1
@@ -176,7 +178,7 @@ def test_facts_are_read_while_they_change_without_errors(lab: Lab) -> None:
     )
     run = lab.run(play, LINEAR, hosts=16, forks=16, TEST_SWITCH_INTERVAL="0.00001")
     assert run.returncode == 0, run.output[-3000:]
-    assert run.tasks["thread"]["waits"] == 16 * 6
+    assert forced or run.tasks["thread"]["waits"] == 16 * 6
 
 
 def test_plugins_are_loaded_whole_whatever_thread_asks_first(lab: Lab) -> None:
@@ -206,7 +208,7 @@ def test_forks_beside_busy_threads_never_hang(lab: Lab) -> None:
     )
     run = lab.run(lab.write(head + tasks), OURS + "free", hosts=8, forks=8, timeout=120)
     assert run.returncode == 0, run.output[-3000:]
-    assert run.tasks["fork"]["lookup:pipe"] >= 12
+    assert forced or run.tasks["fork"]["lookup:pipe"] >= 12
     assert len([event for event in run.events if event["event"] == "v2_runner_on_ok"]) == 8 * 12
 
 
@@ -217,7 +219,7 @@ def test_a_failing_task_opens_the_debugger_as_under_core(lab: Lab) -> None:
     core, ours = lab.both(play, hosts=1, forks=1, stdin="p task.name\nc\n")
     assert ours.output.count("(debug)>") == core.output.count("(debug)>") == 2
     assert "'fails'" in ours.output or "fails" in ours.output
-    assert ours.tasks == {"fork": {"debugger": 1}}
+    assert forced or ours.tasks == {"fork": {"debugger": 1}}
 
 
 def test_redo_in_the_debug_strategy_runs_the_task_again(lab: Lab) -> None:
@@ -231,7 +233,7 @@ def test_a_pause_without_a_terminal_behaves_as_under_core(lab: Lab) -> None:
     play = lab.write(HEAD + "    - {name: waits, pause: {seconds: 1}}\n    - {name: asks, pause: {prompt: yes?}}\n")
     core, ours = lab.both(play, hosts=2, forks=2)
     assert not [each for each in differences(core.events, ours.events) if "asks" not in each and "waits" not in each]
-    assert ours.tasks == {"fork": {"prompt": 2}}
+    assert forced or ours.tasks == {"fork": {"prompt": 2}}
     assert ours.returncode == core.returncode
 
 
@@ -278,7 +280,7 @@ def test_secrets_are_shown_and_masked_as_under_core(every_core: Lab) -> None:
     arguments = ["-v", "--vault-password-file", str(lab.directory / "password"), "-e", f"@{variables}"]
     core, ours = lab.both(lab.write(SECRETS), "linear", *arguments, hosts=2, forks=2)
     assert not differences(core.events, ours.events)
-    assert set(ours.tasks) == {"inline", "thread", "fork"}
+    assert forced or set(ours.tasks) == {"inline", "thread", "fork"}
     # Lines of one run may come in another order, and an error may be shown once for both hosts.
     assert ours.output.count("f7-Very-secret") == core.output.count("f7-Very-secret")
     assert ours.output.count("REDACTED") == core.output.count("REDACTED")

@@ -24,11 +24,11 @@ import ansible.release
 import pytest
 import streams
 
-from tests.integration.workers.conftest import CHECKOUT, HERE, OURS, Lab, RunHangs
+from tests.integration.workers.conftest import CHECKOUT, HERE, OURS, Lab, RunHangs, where_workers_are_chosen
 
 #: Seconds that one run may take, also on a machine with much else to do, before it counts as hanging.
 LIMIT = 600
-pytestmark = [pytest.mark.long, pytest.mark.timeout(4 * LIMIT)]
+pytestmark = [where_workers_are_chosen, pytest.mark.long, pytest.mark.timeout(4 * LIMIT)]
 
 
 def numbers() -> range:

@@ -9,13 +9,14 @@ import subprocess
 
 import pytest
 
-from tests.integration.workers.conftest import OURS, Lab
+from tests.integration.workers.conftest import OURS, Lab, where_workers_are_chosen
 
 pytestmark = pytest.mark.timeout(120)
 PLAY = "- hosts: many\n  gather_facts: false\n  tasks:\n    - {name: first, debug: {msg: 1}}\n"
 LINEAR = OURS + "linear"
 
 
+@where_workers_are_chosen
 @pytest.mark.parametrize(
     ("where", "said"),
     [
@@ -61,6 +62,7 @@ def test_variables_of_a_play_win_over_the_environment_and_hold_for_that_play(lab
     assert run.tasks == {"inline": {"controller_only": 2}, "fork": {"task_workers=fork": 2}}
 
 
+@where_workers_are_chosen
 def test_the_decision_and_its_reason_are_shown_at_vvv(lab: Lab) -> None:
     run = lab.run(lab.write(PLAY), LINEAR, "-vvv", hosts=1)
     assert "<h01> task worker: inline (controller_only)" in run.output

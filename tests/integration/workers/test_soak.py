@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.integration.workers.conftest import OURS, Lab
+from tests.integration.workers.conftest import OURS, Lab, where_workers_are_chosen
 
 ROUNDS = int(os.environ.get("TEST_SOAK_ROUNDS", "140"))
 
@@ -56,6 +56,7 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
+@where_workers_are_chosen
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 def test_nothing_grows_in_the_second_half_of_a_long_run(lab: Lab) -> None:
