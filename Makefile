@@ -3,7 +3,7 @@
 #
 #   make demo      one playbook under core's linear and under ours: times, recaps, differences
 #   make test      lint, type check, unit and integration tests
-#   make test-all  the same with the tests that take minutes, and the packaging matrix
+#   make test-all  the same with the tests that take minutes, other strategies and workers, and the packaging matrix
 #   make bench     the scenarios of bench/ under core, ansible_mitogen and ours (BENCH_OPTIONS="--scenario first")
 #   make molecule  the molecule scenario
 #   make wheel collection clean
@@ -21,11 +21,17 @@ PYTEST := $(VENV)/bin/python -m pytest --timeout=600 $(PYTEST_OPTIONS)
 demo: $(USER_VENV)/ready
 	$(USER_VENV)/bin/python demo/run.py $(DEMO_OPTIONS)
 
+# With worker processes only, `make test` looks at what touches most of them; see tests/README.md for the switches.
 test: lint packages
 	$(PYTEST) -m "not long" tests/unit tests/integration
+	SVC_TEST_WORKERS=fork $(PYTEST) -m "not long" -k "ping or become or includes" tests/integration/test_targets.py
 
 test-all: lint packages
 	$(PYTEST) tests/unit tests/integration tests/packaging
+	SVC_TEST_WORKERS=fork $(PYTEST) -m "not long" tests/integration
+	set -e; for strategy in free host_pinned; do for workers in auto fork; do \
+	  SVC_TEST_STRATEGY=$$strategy SVC_TEST_WORKERS=$$workers $(PYTEST) tests/integration/test_targets.py; \
+	done; done
 
 molecule: $(VENV)/ready
 	$(VENV)/bin/$(PIP_INSTALL) molecule

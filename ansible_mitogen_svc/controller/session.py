@@ -43,7 +43,7 @@ from ansible_mitogen_svc.controller.connection_plan import (
 from ansible_mitogen_svc.controller.listener import WorkerListener
 from ansible_mitogen_svc.controller.payload import Manifest, PayloadSplitter
 from ansible_mitogen_svc.controller.progress import ProgressLine
-from ansible_mitogen_svc.controller.target import Hello, Target
+from ansible_mitogen_svc.controller.target import LOGIN, Hello, Target
 from ansible_mitogen_svc.controller.worker_session import WorkerSession
 from ansible_mitogen_svc.controller.workers.gate import fork_gate
 from ansible_mitogen_svc.services.connection import ConnectionService
@@ -76,7 +76,7 @@ class Session(Targets):
         self.module_cache = ModuleCacheService(self.router)
         self.connections = ConnectionService(self.router)
         files = FileService(self.router, ProgressLine())
-        services = [self.module_cache, self.connections, files, TallyService(self.router)]
+        services = [self.module_cache, self.connections, files, TallyService(self.router, self.learn)]
         self.pool = service.Pool(self.router, services=services, size=pool_size, unpickle=service.AllowParents())
         self._link = Link(self.router)
 
@@ -98,6 +98,25 @@ class Session(Targets):
     def tell_use(self, key: str, host: str) -> None:
         """See Targets."""
         self.connections.used_for(key, host)
+
+    def learn(self, targets: list[Any]) -> None:
+        """Take what a forked worker has learned of targets: key, context id, name and `Target.news` of each."""
+        for key, context_id, name, news in targets:
+            target = self.known_target(key)
+            if target is None:
+                target = self._made_by_worker(key, context_id, name, news)
+            if target is not None and target.context_id == context_id:
+                target.learn(news)
+
+    def _made_by_worker(self, key: str, context_id: int, name: str, news: list[Any]) -> Target | None:
+        hello = next((entry[2] for entry in news if entry[0] == LOGIN and entry[2]), None)
+        if hello is None:
+            return None
+        target = Target(self._link, context_id, key, name, Hello.from_header(hello), self)
+        target = self.remember(target, self.router)
+        if context_id not in self.connections.context_ids():
+            target.alive = False  # it ended before anybody listened
+        return target
 
     def offer(self, manifest: Manifest, context_id: int) -> None:
         """Let a target fetch the manifest's files."""
@@ -182,7 +201,9 @@ class SessionLifecycle:
             # nobody ends, and with it the process.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
             try:
-                self._worker = WorkerSession(self._session.path, self._session.splitter, self._session.module_cache)
+                self._worker = WorkerSession(
+                    self._session.path, self._session.splitter, self._session.module_cache, self._session
+                )
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self._worker

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from ansible_mitogen_svc.controller.payload import Manifest
@@ -64,6 +64,10 @@ class Hello:
         except (KeyError, TypeError) as error:
             raise ValueError(f"malformed hello: {error}") from error
 
+    def header(self) -> dict[str, Any]:
+        """What `from_header` makes this of, in types that go through any channel."""
+        return {**asdict(self), "python": list(self.python), "manifests": sorted(self.manifests)}
+
 
 @dataclass
 class Zygote:
@@ -78,6 +82,10 @@ class Zygote:
     given: set[str] = field(default_factory=set)
     #: Manifests that it has in memory, or soon will.
     warm: set[str] = field(default_factory=set)
+
+
+#: Identity, its zygote's number, the header of that one's hello (empty: known already), executable, further manifests.
+News = tuple[str, int, dict[str, Any], str, list[str]]
 
 
 class ModuleOffers(Protocol):
@@ -129,6 +137,47 @@ class Target:
         with self._lock:
             for identity in [name for name, zygote in self._zygotes.items() if zygote.number == number]:
                 del self._zygotes[identity]
+
+    def take_over(self, before: Target) -> None:
+        """Know what the parent process knew of the same target when this process was forked from it."""
+        self._zygotes.clear()
+        for identity, old in before._zygotes.items():
+            copy = self._numbered(old.number)
+            if copy is None:
+                copy = Zygote(old.number, old.hello, set(old.known), given=set(old.given), warm=set(old.warm))
+            self._zygotes[identity] = replace(copy, executable=old.executable)
+
+    def _numbered(self, number: int) -> Zygote | None:
+        """A zygote by its number, under whichever of its identities."""
+        return next((zygote for zygote in self._zygotes.values() if zygote.number == number), None)
+
+    def news(self, before: Target | None) -> list[News]:
+        """What this forked process has learned, for `learn` in its parent.
+
+        :param before: the parent's object, as it was when this process was forked.
+        """
+        found: list[News] = []
+        for identity, zygote in self._zygotes.items():
+            old = before._zygotes.get(identity) if before is not None else None
+            if old is None or old.number != zygote.number:
+                manifests = zygote.known - zygote.hello.manifests
+                found.append((identity, zygote.number, zygote.hello.header(), zygote.executable, sorted(manifests)))
+            elif zygote.known - old.known:
+                found.append((identity, zygote.number, {}, zygote.executable, sorted(zygote.known - old.known)))
+        return found
+
+    def learn(self, news: Iterable[News]) -> None:
+        """Take what `news` gave in a forked worker."""
+        with self._lock:
+            for identity, number, header, executable, manifests in news:
+                zygote = self._numbered(number)
+                if zygote is None and header:
+                    hello = Hello.from_header(header)
+                    zygote = Zygote(number, hello, set(hello.manifests))
+                if zygote is not None:
+                    zygote.known.update(manifests)
+                    if header:
+                        self._zygotes[identity] = replace(zygote, executable=executable)
 
     def call(
         self, number: int, header: Mapping[str, Any], blobs: Sequence[bytes] = (), timeout: float | None = None

@@ -3,7 +3,9 @@
 """The session as a forked worker sees it: the services of the parent's Pool, over the parent's unix listener.
 
 One per forked process, used by its only thread. Of the parent's session it takes over what the fork copied and nobody
-changes any more (split payloads, which manifests the parent has), never its Router, Broker or Pool.
+changes any more (split payloads, which manifests the parent has, what it knows of its targets), never its Router,
+Broker or Pool. What it learns of targets it hands over at its end, so that the next worker finds their zygotes and
+ships no code again.
 """
 
 from __future__ import annotations
@@ -34,10 +36,12 @@ from ansible_mitogen_svc.statistics import counters
 class WorkerSession(Targets):
     """The session as a forked worker sees it."""
 
-    def __init__(self, path: str, splitter: PayloadSplitter, module_cache: ModuleCacheService) -> None:
+    def __init__(self, path: str, splitter: PayloadSplitter, module_cache: ModuleCacheService, before: Targets) -> None:
+        """:param before: the parent's session, as the fork copied it."""
         super().__init__()
         self.splitter = splitter
         self._parent_cache = module_cache
+        self._before = before
         self.router, self._parent = mitogen.unix.connect(path, mitogen.master.Broker(install_watcher=False))
         self.router.max_message_size = MAX_MESSAGE_SIZE
         self._link = Link(self.router)
@@ -55,7 +59,14 @@ class WorkerSession(Targets):
         self.note_use(plan.key, host)
         hello = Hello.from_header(connected["hello"])
         target = Target(self._link, connected["context_id"], plan.key, plan.name, hello, self)
+        before = self._known_before(target)
+        if before is not None:
+            target.take_over(before)
         return self.remember(target, self.router)
+
+    def _known_before(self, target: Target) -> Target | None:
+        before = self._before.known_target(target.key)
+        return before if before is not None and before.context_id == target.context_id else None
 
     def tell_use(self, key: str, host: str) -> None:
         """See Targets."""
@@ -94,9 +105,14 @@ class WorkerSession(Targets):
         return str(service.call(self._parent, ConnectionService, "how_it_ended", context_id=context_id))
 
     def close(self) -> None:
-        """Hand over the statistics and end the connection to the parent."""
+        """Hand over the statistics and what was learned of targets, and end the connection to the parent."""
+        targets = [
+            [target.key, target.context_id, target.name, news]
+            for target in self._by_key.values()
+            if target.alive and (news := target.news(self._known_before(target)))
+        ]
         try:
-            service.call(self._parent, TallyService, "add", **counters.take())
+            service.call(self._parent, TallyService, "add", **counters.take(), targets=targets)
         except service.CallFailed:
             pass
         self.router.broker.shutdown()

@@ -3,6 +3,7 @@
 """What the statistics file must show on a real host: nothing shipped twice, one round trip a task, jobs in parallel."""
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import pathlib
 from typing import Any
@@ -85,6 +86,19 @@ def test_a_warm_ping_costs_one_round_trip(runner: Runner, root_host: Host, tmp_p
     trips = run.statistics['round_trips_per_task']
     assert trips['tasks'] == 7
     assert trips['median'] == 1, trips
+    assert run.statistics['connections']['opened'] == 1
+
+
+def test_worker_processes_know_what_the_ones_before_them_learned(runner: Runner, root_host: Host,
+                                                                 tmp_path: pathlib.Path) -> None:
+    playbook = tmp_path / 'playbook.yml'
+    playbook.write_text(PINGS)
+    forked = dataclasses.replace(OURS, environment={'ANSIBLE_MITOGEN_SVC_TASK_WORKERS': 'fork'})
+    run = runner.run(playbook, inventory(root_host, root_host), forked)
+    assert list(run.statistics['tasks']) == ['fork'], run.tail()
+    shipped = code_bytes(run)
+    assert shipped['bytes_module_utils'] + shipped['bytes_module'] < 1_000_000
+    assert run.statistics['round_trips_per_task']['median'] == 1, run.statistics['round_trips_per_task']
     assert run.statistics['connections']['opened'] == 1
 
 
