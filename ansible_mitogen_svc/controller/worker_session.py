@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import mitogen.core
 import mitogen.master
 import mitogen.unix
 
@@ -44,8 +45,17 @@ class WorkerSession(Targets):
         self._before = before
         self.router, self._parent = mitogen.unix.connect(path, mitogen.master.Broker(install_watcher=False))
         self.router.max_message_size = MAX_MESSAGE_SIZE
+        mitogen.core.listen(self._parent, "disconnect", self._on_parent_lost)
         self._link = Link(self.router)
         self._offered: set[tuple[str, int]] = set()
+
+    def _on_parent_lost(self) -> None:
+        """The parent was killed, and with it every connection: without this, questions to targets would wait for ever.
+
+        Called in the broker thread. mitogen tells nobody: it knows no route to a target but the parent.
+        """
+        for target in list(self._by_key.values()):
+            mitogen.core.fire(self.router.context_by_id(target.context_id), "disconnect")
 
     def connect(self, plan: ConnectionPlan, host: str) -> Target:
         """See TaskSession."""

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import time
 import uuid
+from collections.abc import Callable
 
 import pytest
 
@@ -26,56 +28,60 @@ TASKS = {
     "both": "    - {name: now, command: \"sleep {{ lookup('pipe', 'echo 60') if n is odd else 60 }}\"}\n",
     "inline": "    - {name: now, debug: {msg: '{{ item }}'}, loop: '{{ range(100000) | list }}'}\n",
     "retries": "    - {name: now, command: 'false', register: r, until: r is success, retries: 100, delay: 5}\n",
-    "async": "    - {name: now, command: sleep 60, async: 100, poll: 2}\n",
 }
+ASYNC = "    - {name: now, command: sleep 60, async: 100, poll: 2}\n"
 
 
-def processes(mark: str) -> list[str]:
-    """Command lines of the processes whose environment has `mark`."""
-    found = []
+def marked(mark: str) -> dict[int, str]:
+    """Process ids and command lines of the processes whose environment has `mark`."""
+    found = {}
     for directory in pathlib.Path("/proc").iterdir():
         if directory.name.isdigit():
             try:
                 if mark.encode() in (directory / "environ").read_bytes():
-                    found.append((directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+                    command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    found[int(directory.name)] = command
             except OSError:
                 continue
     return found
 
 
-def gone(mark: str, jobs_go_on: bool = False) -> bool:
-    """Whether no process of the run is left; `jobs_go_on`: apart from those that async tasks started, as under core."""
+def processes(mark: str) -> list[str]:
+    """Command lines of `marked`, in alphabetical order."""
+    return sorted(marked(mark).values())
+
+
+def gone(mark: str) -> bool:
+    """Whether no process of the run is left, soon."""
     limit = time.monotonic() + 10
-    while time.monotonic() < limit:
-        left = processes(mark)
-        if jobs_go_on:
-            # The wrapper, the module's file that it runs, and what the module runs.
-            job = ("async_wrapper", "AnsiballZ_command.py", "sleep 60")
-            left = [each for each in left if not any(part in each for part in job)]
-        if not left:
-            return True
+    while processes(mark):
+        if time.monotonic() > limit:
+            return False
         time.sleep(0.2)
+    return True
+
+
+def started(events: pathlib.Path) -> bool:
+    """Whether a task has started, and has had time to get somewhere."""
+    if events.exists() and '"v2_runner_on_start"' in events.read_text():
+        time.sleep(0.7)
+        return True
     return False
 
 
-def wait_for_tasks(lab: Lab, events: pathlib.Path, process: subprocess.Popen[str]) -> None:
-    limit = time.monotonic() + 60
-    while time.monotonic() < limit and process.poll() is None:
-        if events.exists() and '"v2_runner_on_start"' in events.read_text():
-            time.sleep(0.7)
-            return
-        time.sleep(0.05)
-    raise AssertionError("no task has started")
+def interrupted(
+    lab: Lab, strategy: str, tasks: str, number: int, is_time: Callable[[str], bool] | None = None, hosts: int = 4
+) -> tuple[int, str, float, str]:
+    """(return code, output, seconds it took to end, mark) of a run that got a signal.
 
-
-def interrupted(lab: Lab, strategy: str, tasks: str, number: int) -> tuple[int, str, float, str]:
-    """(return code, output, seconds it took to end, mark) of a run that got a signal."""
+    :param is_time: whether to send it now, called with the mark; default: a task has started.
+    """
     mark = uuid.uuid4().hex
     play = lab.write("- hosts: many\n  gather_facts: false\n  tasks:\n" + tasks)
     scratch = lab.directory / "temporary"
     env = lab.environment(strategy, ANSIBLE_LOCAL_TEMP=str(scratch), **{MARK: mark})
     process = subprocess.Popen(
-        lab.command(play, 4, 4),
+        lab.command(play, hosts, hosts),
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -84,14 +90,17 @@ def interrupted(lab: Lab, strategy: str, tasks: str, number: int) -> tuple[int, 
         start_new_session=True,
     )
     try:
-        wait_for_tasks(lab, pathlib.Path(env["EVENT_STREAM"]), process)
-        started = time.monotonic()
+        limit = time.monotonic() + 60
+        while not (is_time(mark) if is_time is not None else started(pathlib.Path(env["EVENT_STREAM"]))):
+            assert process.poll() is None and time.monotonic() < limit, "no task has started"
+            time.sleep(0.05)
+        begun = time.monotonic()
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # as a terminal does
         else:
             process.send_signal(number)
         output, _ = process.communicate(timeout=LIMIT * 2)
-        return process.returncode, output, time.monotonic() - started, mark
+        return process.returncode, output, time.monotonic() - begun, mark
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -104,8 +113,38 @@ def test_ctrl_c_ends_a_run_as_under_core_and_leaves_no_process(lab: Lab, what: s
     assert code == 99 and "User interrupted execution" in output, output[-2000:]
     assert "Traceback" not in output
     assert seconds < LIMIT
-    assert gone(mark, jobs_go_on=what == "async"), processes(mark)
+    assert gone(mark), processes(mark)
     assert not list((lab.directory / "temporary").glob("*"))
+
+
+def left_of_a_job(lab: Lab, strategy: str) -> list[str]:
+    """Programs that go on after Ctrl-C while an asynchronous job runs; they are ended here."""
+    code, output, _seconds, mark = interrupted(
+        lab, strategy, ASYNC, signal.SIGINT, lambda mark: "sleep 60 " in processes(mark), hosts=1
+    )
+    assert code == 99, output[-2000:]
+    left, before = processes(mark), None
+    while left != before:  # what ends with the run does so soon
+        time.sleep(2)
+        left, before = processes(mark), left
+    for pid in marked(mark):
+        os.kill(pid, signal.SIGKILL)
+    return sorted(re.sub(r"\S*/|\b[j\d][\d.]{3,}", "", each) for each in left)
+
+
+def test_ctrl_c_leaves_of_an_asynchronous_job_what_core_leaves(lab: Lab) -> None:
+    core, ours = left_of_a_job(lab, "linear"), left_of_a_job(lab, OURS + "linear")
+    assert any("async_wrapper" in each for each in core)
+    assert ours == core
+
+
+def test_worker_processes_end_when_the_run_is_killed(lab: Lab) -> None:
+    """They wait for a target that their parent, which nobody hears any more, was connected to."""
+    code, _output, _seconds, mark = interrupted(
+        lab, OURS + "linear", TASKS["forks"], signal.SIGKILL, lambda mark: processes(mark).count("sleep 60 ") == 4
+    )
+    assert code == -signal.SIGKILL
+    assert gone(mark), processes(mark)
 
 
 @pytest.mark.parametrize("what", ["threads", "forks", "inline"])
