@@ -69,7 +69,7 @@ def target_runs(request: pytest.FixtureRequest, host_pool: HostPool, runner: Run
     try:
         for item in request.session.items:
             callspec = getattr(item, 'callspec', None)
-            if callspec is not None and 'target' in callspec.params:
+            if callspec is not None and 'target' in callspec.params and not item.get_closest_marker('skip'):
                 runs.submit(callspec.params['target'], getattr(item.function, 'settings_needed', ()))  # type: ignore[attr-defined]
         yield runs
     finally:

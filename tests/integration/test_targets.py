@@ -10,15 +10,23 @@ import fnmatch
 import pathlib
 
 import pytest
-from rig.playbook import CORE, OURS, Setting
+from rig.playbook import CORE, OURS, STRATEGY, Setting
 from rig.targets import Target, TargetRuns, load_all
 
 from ansible_mitogen_svc.comparison.results import compare
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 
+
+def marks(target: Target) -> list[pytest.MarkDecorator]:
+    found = [pytest.mark.long] if target.long else []
+    if target.lockstep and STRATEGY in ('free', 'host_pinned'):
+        found.append(pytest.mark.skip(reason=f'under {STRATEGY}, {target.lockstep}'))
+    return found
+
+
 every_target = pytest.mark.parametrize('target', [
-    pytest.param(target, id=target.name, marks=[pytest.mark.long] if target.long else [])
+    pytest.param(target, id=target.name, marks=marks(target))
     for target in load_all(pathlib.Path(__file__).with_name('targets'))])
 
 

@@ -11,6 +11,7 @@ A target is a directory with ``playbook.yml`` and, where needed, ``target.yml``:
 ``long``         true: only with ``-m long``
 ``collections``  true: the collections of `rig.collections` are found
 ``volatile``     list of {field, reason, task}: fields that may differ, see `Tolerance` of the comparison
+``lockstep``     why the playbook means the same each time only when hosts take each task together (linear, debug)
 ``cold``         {reason in the statistics, * wild: why modules of this target do not run in the zygote}
 
 While working on our side, RIG_CORE_RESULTS=DIRECTORY keeps the runs under core there and uses them again as long as
@@ -55,6 +56,7 @@ class Target:
     collections: bool = False
     volatile: tuple[Tolerance, ...] = ()
     cold: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    lockstep: str = ''
 
     @property
     def name(self) -> str:
