@@ -59,12 +59,15 @@ class Ledger:
                 file.write(json.dumps({**self.key, "load": os.getloadavg()[0], **values}) + "\n")
 
     def core_events(self, run: Callable[[], list[streams.Event]]) -> list[streams.Event]:
-        """What `run` gives, kept beside the log as long as the plays and ansible-core are the same."""
+        """What `run` gives, kept beside the log as long as what core runs is the same."""
         if self.path is None:
             return run()
-        digest = hashlib.sha256(self.key["core"].encode())
-        for path in sorted(each for each in HERE.rglob("*") if each.suffix in (".yml", ".j2", ".py", ".txt", ".sh")):
-            digest.update(path.read_bytes())
+        digest = hashlib.sha256(f"{HERE} {self.key['core']}".encode())
+        for path in sorted(
+            path for place in ("plays", "callback_plugins", "site") for path in (HERE / place).rglob("*")
+        ):
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(path.read_bytes())
         kept = self.path.with_name(f"{self.path.name}.core-{digest.hexdigest()[:16]}")
         with open(f"{kept}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
