@@ -10,6 +10,7 @@ ships no code again.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import mitogen.core
@@ -32,6 +33,10 @@ from ansible_mitogen_svc.services.link import Link
 from ansible_mitogen_svc.services.module_cache import ModuleCacheService
 from ansible_mitogen_svc.services.tally import TallyService
 from ansible_mitogen_svc.statistics import counters
+
+#: Seconds that `WorkerSession.close` may take. A task's timeout is an exception out of a signal handler, which may
+#: strike while a lock of mitogen is held, and nobody gives that lock back.
+CLOSE_LIMIT = 30.0
 
 
 class WorkerSession(Targets):
@@ -115,7 +120,15 @@ class WorkerSession(Targets):
         return str(service.call(self._parent, ConnectionService, "how_it_ended", context_id=context_id))
 
     def close(self) -> None:
-        """Hand over the statistics and what was learned of targets, and end the connection to the parent."""
+        """Hand over the statistics and what was learned of targets, and end the connection to the parent.
+
+        Whatever may have happened to locks: the result of the task is still to be sent.
+        """
+        closing = threading.Thread(target=self._close, name="close", daemon=True)
+        closing.start()
+        closing.join(CLOSE_LIMIT)
+
+    def _close(self) -> None:
         targets = [
             [target.key, target.context_id, target.name, news]
             for target in self._by_key.values()
