@@ -34,6 +34,8 @@ import mitogen
 import mitogen.core
 import mitogen.parent
 
+from ansible_mitogen_svc.services.starting import starting
+
 #: Packages whose modules travel; boot.py is not one of them, its text runs first.
 TARGET_PACKAGES = ("ansible_mitogen_svc.wire", "ansible_mitogen_svc.target")
 #: Bytes of a child's output and of its standard error that are kept to explain a failed start.
@@ -263,6 +265,11 @@ class ChildConnection(mitogen.parent.Connection):  # type: ignore[misc]
         settings = dict(self.get_econtext_config(), unidirectional=True)
         # Plain behind the compressed part, which is the same for every connection.
         return _compressed_sections() + repr(settings).encode()
+
+    def _async_connect(self) -> None:
+        # Until the program's pipes belong to streams, which a forked worker knows to close.
+        with starting:
+            super()._async_connect()
 
     def start_child(self) -> mitogen.parent.PopenProcess:
         preamble = self.get_preamble()

@@ -10,9 +10,10 @@ Theory of operation
    it opens again.
 3. Threads that are in neither place are somewhere in Python code or in some other wait. They count as *still* when
    three looks, a few milliseconds apart, show each of them at the same instruction, asleep, and not woken in between
-   (the kernel counts how often it ran), and nothing on its stack belongs to the import system. Then all wait for
-   something outside, none for the interpreter, and they hold no lock that a child needs but those that are taken for
-   the fork. Where there is no /proc, only the instructions are compared.
+   (the kernel counts how often it ran), and nothing on its stack belongs to the import system or is starting a
+   program (`services/starting.py` has the reason). Then all wait for something outside, none for the interpreter, and
+   they hold no lock that a child needs but those that are taken for the fork. Where there is no /proc, only the
+   instructions are compared.
 4. A thread that never comes to rest is waited for up to a limit; the fork then happens all the same, and is counted as
    `unsettled` in `statistics()`.
 5. While it waits the main thread must go on answering requests of the threads (add_host), or both wait for ever: the
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -153,19 +155,21 @@ class ForkGate:
         return False
 
 
+#: Where ``subprocess.Popen`` waits for its program to be executed.
+_STARTS_PROGRAM = subprocess.Popen._execute_child.__code__  # type: ignore[attr-defined]
 #: A thread's frame and instruction, and how often the kernel has put it to sleep.
 Look = tuple[int, int, bytes]
 
 
 def _look_at(threads: dict[int, int]) -> dict[int, Look] | None:
-    """What each of `threads` does. `None` while one of them runs or imports something."""
+    """What each of `threads` does. `None` while one of them runs, imports something or starts a program."""
     found: dict[int, Look] = {}
     for ident, native in threads.items():
         slept = _slept(native)
         frame = sys._current_frames().get(ident)
         if frame is None:
             continue
-        if slept is None or _is_importing(frame):
+        if slept is None or _is_busy(frame):
             return None
         found[ident] = (id(frame), frame.f_lasti, slept)
     return found
@@ -183,9 +187,9 @@ def _slept(native: int) -> bytes | None:
     return status[status.find(b"\nvoluntary_ctxt_switches") :]
 
 
-def _is_importing(frame: FrameType | None) -> bool:
+def _is_busy(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        if frame.f_code.co_filename.startswith("<frozen importlib") or frame.f_code is _STARTS_PROGRAM:
             return True
         frame = frame.f_back
     return False

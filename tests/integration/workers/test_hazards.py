@@ -212,6 +212,14 @@ def test_forks_beside_busy_threads_never_hang(lab: Lab) -> None:
     assert len([event for event in run.events if event["event"] == "v2_runner_on_ok"]) == 8 * 12
 
 
+def test_worker_processes_that_connect_at_once_never_hang(ssh_lab: Lab) -> None:
+    """Forks while the broker starts ssh for those that were forked before: see services/starting.py."""
+    play = ssh_lab.write(HEAD + "    - {name: connects, ping: , timeout: 200}\n")
+    run = ssh_lab.run(play, LINEAR, hosts=16, forks=16, timeout=250)
+    assert run.returncode == 0, run.output[-3000:]
+    assert run.statistics["connections"]["opened"] == 16
+
+
 def test_a_failing_task_opens_the_debugger_as_under_core(lab: Lab) -> None:
     play = lab.write(
         HEAD + "    - {name: fails, fail: {msg: no}, debugger: on_failed}\n    - {name: next, debug: {msg: 1}}\n"
