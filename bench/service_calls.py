@@ -8,9 +8,13 @@ Run by hand: `python bench/service_calls.py [--rounds 5] [--calls 2000] [--child
 2. Children send what `mitogen.core.Context.call_service` sends: one call after another (that is where latency is
    looked at), and with 16 under way each (where the pool's own limit shows: with one call under way, children on the
    same machine spend two thirds of its CPU on switching between their own threads).
-3. Contenders take turns within a round; the table has the median of the rounds, and the ratio to mitogen's pool (for
-   hits: to our own plain calls) is the median of the ratios within each round, so that a busy machine hits both alike.
+3. Contenders take turns within a round; the table has the median of the rounds, and a ratio to another contender is the
+   median of the ratios within each round, so that a busy machine hits both alike.
 4. "cpu us" is the CPU time of the process with the pool, broker included, per call.
+5. "double" is the smallest method there can be, so that the framework is measured and nothing else; "digest" takes
+   about 0.1 ms of computing: little for something one wants to have deduplicated. Their hits cost the same.
+6. The last contender is no pool: a handler that sends every caller the same bytes from the broker thread, without a
+   look at the request. It is the floor of all that mitogen's router carries: the child's threads, pipes, our broker.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import os
 import statistics
 import sys
 import time
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +37,15 @@ import mitogen.service
 from ansible_mitogen_svc.service import AllowAny, DeduplicatingInvoker, Pool, Service, arg_spec, expose
 
 POOL_SIZE = 4
-#: contender -> (what the table calls it, contender its ratio is against)
-LABELS = {
-    "mitogen": ("mitogen.service.Pool, Invoker", "mitogen"),
-    "plain": ("ours, Invoker", "mitogen"),
-    "hits": ("ours, deduplicated hits", "plain"),
+#: contender -> (what the table calls it, contenders its ratios are against)
+LABELS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "mitogen": ("mitogen.service.Pool, double", ()),
+    "plain": ("ours, Invoker, double", ("mitogen",)),
+    "work": ("ours, Invoker, digest", ()),
+    "hits": ("ours, deduplicated hits", ("plain", "work", "floor")),
+    "floor": ("floor: an answer, no pool", ()),
 }
+CONTENT = b"\0" * 200_000
 
 
 class Plain(Service):
@@ -48,6 +56,12 @@ class Plain(Service):
     def double(self, number: int) -> int:
         """The smallest useful method: what is measured is the framework."""
         return 2 * number
+
+    @expose(policy=AllowAny())
+    @arg_spec({"number": int})
+    def digest(self, number: int) -> int:
+        """A method that costs something."""
+        return 2 * number + 0 * zlib.crc32(CONTENT)
 
 
 class Deduplicated(Plain):
@@ -67,15 +81,15 @@ class Upstream(mitogen.service.Service):  # type: ignore[misc]
 
 
 @mitogen.core.takes_router
-def make_calls(service: str, calls: int, outstanding: int, router: Any) -> list[float]:
-    """In a child: call the master's service, keeping *outstanding* calls under way; return each call's seconds.
+def make_calls(service: str, method: str, calls: int, outstanding: int, router: Any) -> list[float]:
+    """In a child: call a method of the master's, keeping *outstanding* calls under way; return the seconds of each.
 
     Answers may come in another order than the calls, so a call's time is only exact with one outstanding.
     """
     master = mitogen.core.Context(router, 0)
     receiver = mitogen.core.Receiver(router)
     sent: collections.deque[float] = collections.deque()
-    request = (service, "double", mitogen.core.Kwargs({"number": 21}))
+    request = (service, method, mitogen.core.Kwargs({"number": 21}))
 
     def send() -> None:
         sent.append(time.perf_counter())
@@ -94,11 +108,33 @@ def make_calls(service: str, calls: int, outstanding: int, router: Any) -> list[
     return times
 
 
+class Floor:
+    """The least a router can do for a caller; opened and closed like a pool."""
+
+    def __init__(self, router: Any) -> None:
+        self._router = router
+        self._answer = mitogen.core.Message.pickled(42).data
+        router.add_handler(self._reply, handle=mitogen.core.CALL_SERVICE)
+
+    def _reply(self, msg: Any) -> None:
+        if not msg.is_dead:
+            reply = mitogen.core.Message(
+                enc=mitogen.core.Message.ENC_PKL, data=self._answer, dst_id=msg.src_id, handle=msg.reply_to,
+            )
+            self._router.route(reply)
+
+    def stop(self, join: bool) -> None:
+        """Make room for the next contender."""
+        self._router.del_handler(mitogen.core.CALL_SERVICE)
+
+
 def open_pool(contender: str, router: Any) -> tuple[Any, str]:
     """A pool with one service, and the service's name."""
     if contender == "mitogen":
         return mitogen.service.Pool(router, [Upstream(router)], size=POOL_SIZE), Upstream.name()
-    service = Plain(router) if contender == "plain" else Deduplicated(router)
+    if contender == "floor":
+        return Floor(router), Plain.name()
+    service = Deduplicated(router) if contender == "hits" else Plain(router)
     return Pool(router, [service], size=POOL_SIZE), service.name()
 
 
@@ -115,12 +151,13 @@ class Figures:
 def measure(contender: str, router: Any, children: list[Any], calls: int, outstanding: int) -> Figures:
     """All children calling at once."""
     pool, name = open_pool(contender, router)
+    method = "digest" if contender == "work" else "double"
     try:
         for child in children:
-            child.call(make_calls, name, 2 * outstanding, outstanding)
+            child.call(make_calls, name, method, 2 * outstanding, outstanding)
         began, cpu = time.perf_counter(), time.process_time()
         each = calls // len(children)
-        answers = [child.call_async(make_calls, name, each, outstanding) for child in children]
+        answers = [child.call_async(make_calls, name, method, each, outstanding) for child in children]
         times = sorted(seconds for answer in answers for seconds in answer.get().unpickle())
         elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu
     finally:
@@ -136,15 +173,18 @@ def compare(router: Any, children: list[Any], rounds: int, calls: int, outstandi
         for contender in order:
             figures[contender].append(measure(contender, router, children, calls, outstanding))
     for contender, rows in figures.items():
-        label, reference = LABELS[contender]
+        label, references = LABELS[contender]
         rate, p50, p99, cpu = (
             statistics.median(getattr(row, name) for row in rows) for name in ("rate", "p50", "p99", "cpu")
         )
-        ratio = statistics.median(a.rate / b.rate for a, b in zip(rows, figures[reference], strict=True))
-        against = "" if contender == reference else f"{ratio:.2f} x {reference}"
+        ratios = {
+            reference: statistics.median(a.rate / b.rate for a, b in zip(rows, figures[reference], strict=True))
+            for reference in references
+        }
+        against = ", ".join(f"{ratio:.2f} x {reference}" for reference, ratio in ratios.items())
         print(
-            f"| {len(children):8d} | {outstanding:11d} | {label:30s} | {rate:7.0f} | {p50 * 1e6:6.0f} "
-            f"| {p99 * 1e6:6.0f} | {cpu * 1e6:6.0f} | {against:14s} |",
+            f"| {len(children):8d} | {outstanding:11d} | {label:29s} | {rate:7.0f} | {p50 * 1e6:6.0f} "
+            f"| {p99 * 1e6:6.0f} | {cpu * 1e6:6.0f} | {against:39s} |",
             flush=True,
         )
 
@@ -163,8 +203,9 @@ def main() -> None:
     router = mitogen.master.Router(broker)
     try:
         children = [router.local(python_path=sys.executable) for _ in range(max(options.children))]
-        print(f"| children | outstanding | {'contender':30s} | calls/s | p50 us | p99 us | cpu us | ratio          |")
-        print("|---------:|------------:|" + "-" * 32 + "|--------:|-------:|-------:|-------:|----------------|")
+        columns = f"{'contender':29s} | calls/s | p50 us | p99 us | cpu us | {'calls/s against':39s} |"
+        print(f"| children | outstanding | {columns}")
+        print("|---------:|------------:|" + "-" * 31 + "|--------:|-------:|-------:|-------:|" + "-" * 41 + "|")
         for count in options.children:
             for outstanding in options.outstanding:
                 compare(router, children[:count], options.rounds, options.calls, outstanding)

@@ -30,11 +30,12 @@ from .declare import ExposedMethod
 from .encoding import Encoded, encode_failure, encode_value
 from .errors import CallFailed, Error, InvalidRequest, failure_from_exception
 from .invoker import Invoker
-from .request import RemoteRequest, send_reply
+from .request import RemoteRequest
 from .response_cache import CachedResponse, ResponseCache
 from .statistics import CacheStatistics, ServiceStatistics
 
 if TYPE_CHECKING:
+    from .outbox import Outbox
     from .request import Request
     from .service import Service
 
@@ -231,8 +232,9 @@ class DeduplicatingInvoker(Invoker):
         self.delivered(method.name, request.kwargs, request.context_id)
         request.answer(entry.value, encoded)
         data = request.message.data
-        if method.immediate and len(data) <= _ALIAS_BYTES and len(encoded.data) <= request.router.max_message_size:
-            answer = self._fast_answer(entry, method, request.kwargs, request.router)
+        outbox = request.outbox
+        if method.immediate and len(data) <= _ALIAS_BYTES and len(encoded.data) <= outbox.router.max_message_size:
+            answer = self._fast_answer(entry, method, request.kwargs, outbox)
             with self._lock:
                 if self._cache.add_alias(entry, data):
                     self.fast_replies[data] = answer
@@ -249,7 +251,7 @@ class DeduplicatingInvoker(Invoker):
         return encoded
 
     def _fast_answer(
-        self, entry: CachedResponse, method: ExposedMethod, kwargs: Dict[str, Any], router: mitogen.core.Router
+        self, entry: CachedResponse, method: ExposedMethod, kwargs: Dict[str, Any], outbox: "Outbox"
     ) -> Callable[[mitogen.core.Message], bool]:
         """A function for the broker thread: answers a message of the same bytes, or returns False."""
 
@@ -264,7 +266,7 @@ class DeduplicatingInvoker(Invoker):
                 self._hits += 1
             method.counters.shared()
             self.delivered(method.name, kwargs, message.src_id)
-            send_reply(router, message, entry.encoded)
+            outbox.send_from_broker(message, entry.encoded)
             return True
 
         return answer

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import re
 import struct
-from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import mitogen.core
 
@@ -58,12 +59,10 @@ class Call(NamedTuple):
 
 def encode_request(service: str, method: str, kwargs: Dict[str, Any], deadline: Optional[float] = None) -> Encoded:
     """Encode a call. Raises pickle.PicklingError or TypeError for arguments that cannot be pickled."""
-    buffer = io.BytesIO()
-    pickler = mitogen.core.Pickler(buffer, 2)
-    pickler.dump((service, method, mitogen.core.Kwargs(kwargs)))
+    data = pickle.dumps((service, method, mitogen.core.Kwargs(kwargs)), 2)
     if deadline is not None:
-        mitogen.core.Pickler(buffer, 2).dump({"deadline": float(deadline)})
-    return Encoded(mitogen.core.Message.ENC_PKL, buffer.getvalue())
+        data += pickle.dumps({"deadline": float(deadline)}, 2)
+    return Encoded(mitogen.core.Message.ENC_PKL, data)
 
 
 def service_name_of(message: mitogen.core.Message) -> Optional[str]:
@@ -93,7 +92,7 @@ def decode_request(message: mitogen.core.Message) -> Call:
         if message.enc == mitogen.core.Message.ENC_BIN:
             first, options = _json_request(message.data)
         else:
-            first, options = _unpickle(message.data, _constructor_finder(message.router))
+            first, options = _unpickle(message)
     except Exception as exc:  # what an unpickler raises for garbage is not limited to any list of types
         raise InvalidRequest(f"not a service call: the message cannot be decoded ({type(exc).__name__})") from None
     if not (isinstance(first, tuple) and len(first) == 3):
@@ -101,8 +100,9 @@ def decode_request(message: mitogen.core.Message) -> Call:
     service, method, kwargs = first
     if not (isinstance(service, str) and isinstance(method, str) and isinstance(kwargs, dict)):
         raise InvalidRequest("not a service call: expected two texts and a mapping")
-    if not all(isinstance(name, str) for name in kwargs):
-        raise InvalidRequest("not a service call: argument names must be text")
+    for name in kwargs:
+        if not isinstance(name, str):
+            raise InvalidRequest("not a service call: argument names must be text")
     deadline = options.get("deadline") if isinstance(options, dict) else None
     if deadline is not None and not (isinstance(deadline, (int, float)) and 0 < deadline < 1e9):
         raise InvalidRequest("the deadline must be a positive number of seconds")
@@ -115,7 +115,9 @@ def encode_value(value: Any) -> Encoded:
         return Encoded(mitogen.core.Message.ENC_BIN, value)
     if isinstance(value, mitogen.core.Message):
         return Encoded(value.enc, value.data)
-    buffer = io.BytesIO()
+    if type(value) is not bytes:
+        return Encoded(mitogen.core.Message.ENC_PKL, pickle.dumps(value, 2))
+    buffer = io.BytesIO()  # mitogen has a short form for bytes, which protocol 2 has not
     mitogen.core.Pickler(buffer, 2).dump(value)
     return Encoded(mitogen.core.Message.ENC_PKL, buffer.getvalue())
 
@@ -125,11 +127,9 @@ def encode_failure(failure: CallFailed) -> Encoded:
     message = failure.message[:ERROR_TEXT_LIMIT]
     room = max(0, ERROR_TEXT_LIMIT - len(failure.type_name) - len(message) - 3)
     text = f"{failure.type_name}: {message}\n{failure.traceback_text[-room:] if room else ''}"[:ERROR_TEXT_LIMIT]
-    buffer = io.BytesIO()
-    mitogen.core.Pickler(buffer, 2).dump(mitogen.core.CallError(text))
     parts = {"type": failure.type_name, "message": message, "traceback": failure.traceback_text[-ERROR_TEXT_LIMIT:]}
-    mitogen.core.Pickler(buffer, 2).dump(parts)
-    return Encoded(mitogen.core.Message.ENC_PKL, buffer.getvalue())
+    data = pickle.dumps(mitogen.core.CallError(text), 2) + pickle.dumps(parts, 2)
+    return Encoded(mitogen.core.Message.ENC_PKL, data)
 
 
 def decode_reply(message: mitogen.core.Message) -> Any:
@@ -139,7 +139,7 @@ def decode_reply(message: mitogen.core.Message) -> Any:
     if message.enc == mitogen.core.Message.ENC_BIN:
         return Raw(message.data)
     try:
-        value, parts = _unpickle(message.data, _constructor_finder(message.router))
+        value, parts = _unpickle(message)
     except Exception as exc:
         raise CallFailed(f"the reply cannot be decoded: {exc}") from None
     if isinstance(value, mitogen.core.CallError):
@@ -163,33 +163,29 @@ def _failure_from_reply(text: str, parts: Any) -> CallFailed:
     return failure_from_names(type_name, message, (mark + tail).lstrip("\n"))
 
 
-def _unpickle(data: bytes, find_class: Callable[[str, str], Any]) -> Tuple[Any, Any]:
-    """The first pickled object of *data*, and the second or None."""
+def _unpickle(message: mitogen.core.Message) -> Tuple[Any, Any]:
+    """The first pickled object of a message, and the second or None."""
+    data = message.data
     file = io.BytesIO(data)
-    unpickler = mitogen.core.Unpickler(file, find_class)
+    unpickler = _Unpickler(file, encoding="bytes")
+    unpickler.router = message.router
     first = unpickler.load()
     second = unpickler.load() if file.tell() < len(data) else None
     return first, second
 
 
-def _constructor_finder(router: Optional[mitogen.core.Router]) -> Callable[[str, str], Any]:
-    """Resolve the global names a pickle may hold. Unlike mitogen's, a context's name never enters the router."""
+class _Unpickler(pickle.Unpickler):
+    """Resolves the global names a pickle may hold. Unlike with mitogen's, a context's name never enters the router."""
 
-    def context(context_id: int, name: Optional[str] = None) -> mitogen.core.Context:
-        known = router.context_by_id(context_id, create=False) if router is not None else None
-        return known or mitogen.core.Context(router, context_id, name)
+    router: Optional[mitogen.core.Router] = None
 
-    def sender(context_id: int, handle: int) -> mitogen.core.Sender:
-        if not isinstance(handle, int) or not 0 < handle < 2**32:
-            raise ValueError("handle out of range")
-        return mitogen.core.Sender(context(context_id), handle)
-
-    def find(module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> Any:
+        """What stands for the global *name*. Raises InvalidRequest for all but a few."""
         if module == "mitogen.core":
             if name == "_unpickle_context":
-                return context
+                return self._context
             if name == "_unpickle_sender":
-                return sender
+                return self._sender
             if name in _PLAIN_CONSTRUCTORS:
                 return _PLAIN_CONSTRUCTORS[name]
         elif (module, name) == ("_codecs", "encode"):
@@ -198,7 +194,14 @@ def _constructor_finder(router: Optional[mitogen.core.Router]) -> Callable[[str,
             return bytes
         raise InvalidRequest(f"cannot unpickle {module}.{name}")
 
-    return find
+    def _context(self, context_id: int, name: Optional[str] = None) -> mitogen.core.Context:
+        known = self.router.context_by_id(context_id, create=False) if self.router is not None else None
+        return known or mitogen.core.Context(self.router, context_id, name)
+
+    def _sender(self, context_id: int, handle: int) -> mitogen.core.Sender:
+        if not isinstance(handle, int) or not 0 < handle < 2**32:
+            raise ValueError("handle out of range")
+        return mitogen.core.Sender(self._context(context_id), handle)
 
 
 def _call_error(text: Any) -> mitogen.core.CallError:

@@ -37,6 +37,7 @@ from .deadlines import DeadlineClock
 from .departures import Departures
 from .errors import CallFailed, Error, InvalidRequest, ShuttingDown, failure_from_exception
 from .lane import Lane, Lanes
+from .outbox import Outbox
 from .pending import Limits, PendingRequests
 from .policy import Policy
 from .request import RemoteRequest, Request
@@ -90,6 +91,7 @@ class Pool:
         self._deadline = deadline
         self._unpickle = unpickle
         self._lanes = Lanes()
+        self._outbox = Outbox(router)
         name = f"service-pool-{id(self) & 0xFFFF:04x}"
         self._workers = Workers(size, name, self.aside_limit, self._finish)
         put = self._workers.put
@@ -170,7 +172,7 @@ class Pool:
         fast = self._roster.fast_replies.get(msg.data)
         if fast is not None and fast(msg):
             return
-        request = RemoteRequest(self.pending, msg, self.router)
+        request = RemoteRequest(self.pending, msg, self._outbox)
         try:
             self._accept(request)
         except CallFailed as failure:

@@ -23,6 +23,7 @@ from .pending import PendingRequests
 if TYPE_CHECKING:
     from .calls import PendingCall
     from .invoker import Invoker
+    from .outbox import Outbox
 
 
 class Request:
@@ -83,14 +84,14 @@ class Request:
 class RemoteRequest(Request):
     """A request that came in a message; the reply is one message to its reply handle."""
 
-    __slots__ = ("router",)
+    __slots__ = ("outbox",)
 
     message: mitogen.core.Message
 
-    def __init__(self, table: PendingRequests, message: mitogen.core.Message, router: mitogen.core.Router) -> None:
+    def __init__(self, table: PendingRequests, message: mitogen.core.Message, outbox: "Outbox") -> None:
         super().__init__(table, message, message.src_id)
         self.size = len(message.data)
-        self.router = router
+        self.outbox = outbox
 
     def decode(self) -> None:
         call = encoding.decode_request(self.message)
@@ -99,7 +100,7 @@ class RemoteRequest(Request):
             self.called_with = self.arrived + call.deadline
 
     def refuse(self, failure: CallFailed) -> None:
-        send_reply(self.router, self.message, encoding.encode_failure(failure))
+        self.outbox.send(self.message, encoding.encode_failure(failure))
 
     def _deliver(self, value: Any, encoded: Optional[Encoded]) -> None:
         if encoded is None:
@@ -107,11 +108,11 @@ class RemoteRequest(Request):
                 encoded = encoding.encode_value(value)
             except Exception as exc:  # pickling may raise anything; the caller must hear of it
                 encoded = encoding.encode_failure(failure_from_exception(exc))
-        if len(encoded.data) > self.router.max_message_size:
+        limit = self.outbox.router.max_message_size
+        if len(encoded.data) > limit:
             # the router would drop it with a note to the wrong side
-            too_large = CallFailed(f"the result is larger than a message may be ({self.router.max_message_size} bytes)")
-            encoded = encoding.encode_failure(too_large)
-        send_reply(self.router, self.message, encoded)
+            encoded = encoding.encode_failure(CallFailed(f"the result is larger than a message may be ({limit} bytes)"))
+        self.outbox.send(self.message, encoded)
 
 
 class LocalRequest(Request):
@@ -136,16 +137,3 @@ class LocalRequest(Request):
     def close(self) -> None:
         if self.table.remove(self):
             self.call.set_value(None)
-
-
-def send_reply(router: mitogen.core.Router, message: mitogen.core.Message, encoded: Encoded) -> None:
-    """Send the reply to *message*; nothing happens without a reply handle, or when the broker is gone."""
-    if not message.reply_to:
-        return
-    reply = mitogen.core.Message(
-        enc=encoded.enc, data=encoded.data, dst_id=message.src_id, handle=message.reply_to,
-    )
-    try:
-        router.route(reply)
-    except (mitogen.core.Error, OSError, AttributeError):
-        pass  # the broker has exited (its streams' sides are None then): no connection is left to answer on

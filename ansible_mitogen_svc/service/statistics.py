@@ -3,16 +3,17 @@
 """Counters and latency histograms of a pool, and the frozen records ``Pool.statistics()`` returns.
 
 Counters are written by pool threads and by the broker thread (hits of a deduplicating service), read by anyone.
-One small lock per method; a histogram is a fixed list of integers, so statistics never grow with the number of calls.
+One small lock per method; a histogram is a table of few integers, so statistics never grow with the number of calls.
 """
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import List, Mapping
+from math import frexp, ldexp
+from typing import Dict, Mapping
 
-_STEPS_PER_OCTAVE = 8  # a bucket is at most 12.5 % wide: enough for percentiles, 340 integers for 1 us .. 12 days
+_STEPS_PER_OCTAVE = 8  # a bucket is at most 12.5 % wide: enough for percentiles, 330 integers for 1 us .. 12 days
 
 
 @dataclass(frozen=True)
@@ -97,16 +98,15 @@ class Histogram:
     __slots__ = ("_buckets", "_count", "_maximum")
 
     def __init__(self) -> None:
-        self._buckets: List[int] = []
+        self._buckets: Dict[int, int] = {}
         self._count = 0
         self._maximum = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one duration (seconds; negative ones count as 0)."""
-        index = _bucket_of(int(seconds * 1e6))
-        if index >= len(self._buckets):
-            self._buckets.extend([0] * (index + 1 - len(self._buckets)))
-        self._buckets[index] += 1
+        """Count one duration (seconds; less than a microsecond counts as one)."""
+        mantissa, exponent = frexp(seconds if seconds > 1e-6 else 1e-6)
+        index = exponent * _STEPS_PER_OCTAVE + int(mantissa * (2 * _STEPS_PER_OCTAVE))
+        self._buckets[index] = self._buckets.get(index, 0) + 1
         self._count += 1
         if seconds > self._maximum:
             self._maximum = seconds
@@ -117,10 +117,10 @@ class Histogram:
 
     def _at(self, share: float) -> float:
         remaining = share * self._count
-        for index, count in enumerate(self._buckets):
+        for index, count in sorted(self._buckets.items()):
             remaining -= count
-            if count and remaining <= 0:
-                return min(_upper_bound(index) / 1e6, self._maximum)
+            if remaining <= 0:
+                return min(_upper_bound(index), self._maximum)
         return self._maximum
 
 
@@ -167,15 +167,7 @@ class MethodCounters:
             )
 
 
-def _bucket_of(micros: int) -> int:
-    if micros < 2 * _STEPS_PER_OCTAVE:
-        return max(micros, 0)
-    shift = micros.bit_length() - 4
-    return shift * _STEPS_PER_OCTAVE + (micros >> shift)
-
-
-def _upper_bound(index: int) -> int:
-    if index < 2 * _STEPS_PER_OCTAVE:
-        return index + 1
-    shift, step = divmod(index - _STEPS_PER_OCTAVE, _STEPS_PER_OCTAVE)
-    return (step + _STEPS_PER_OCTAVE + 1) << shift
+def _upper_bound(index: int) -> float:
+    # the mantissa is in [0.5, 1), so its step is in [STEPS, 2 * STEPS)
+    exponent, step = divmod(index - _STEPS_PER_OCTAVE, _STEPS_PER_OCTAVE)
+    return ldexp((step + _STEPS_PER_OCTAVE + 1) / (2 * _STEPS_PER_OCTAVE), exponent)

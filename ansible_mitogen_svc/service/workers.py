@@ -2,21 +2,19 @@
 # Copyright: The ansible_mitogen_svc authors
 """The threads of a pool: a fixed number that take tasks from one queue, and a few that run one function each.
 
-A pool makes one Workers and feeds it from the broker thread and from local callers. SimpleQueue wakes a thread with one
-system call, where mitogen's Latch takes three and a socket.
+A pool makes one Workers and feeds it from the broker thread and from local callers.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
-from typing import Any, Callable, List, Optional, Set, Tuple
+from typing import Any, Callable, List, Optional, Set
+
+from .task_queue import TaskQueue
 
 LOG = logging.getLogger(__name__)
-
-Task = Tuple[Callable[[Any], None], Any]
 
 
 class Workers:
@@ -35,7 +33,7 @@ class Workers:
         self._name = name
         self._aside_limit = aside_limit
         self._last_left: Optional[Callable[[], None]] = last_left
-        self._queue: "queue.SimpleQueue[Optional[Task]]" = queue.SimpleQueue()
+        self._queue = TaskQueue()
         #: guards the four below
         self._lock = threading.Lock()
         self._stopped = False
@@ -86,17 +84,7 @@ class Workers:
         """Let threads end when they have done what they do now. Returns the arguments of the tasks not begun."""
         with self._lock:
             self._stopped = True
-        arguments = []
-        while True:
-            try:
-                task = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if task is not None:
-                arguments.append(task[1])
-        for _ in self._threads:
-            self._queue.put(None)
-        return arguments
+        return [argument for _function, argument in self._queue.close()]
 
     def join(self, until: float) -> bool:
         """Wait for all threads to end, at longest to time.monotonic() == *until*; whether they have."""
@@ -112,9 +100,11 @@ class Workers:
         return self._running == 0
 
     def _work(self) -> None:
-        me, take, busy = threading.get_ident(), self._queue.get, self._busy
+        me, take, busy = threading.get_ident(), self._queue.take, self._busy
+        bed = threading.Lock()
+        bed.acquire()
         while True:
-            task = take()
+            task = take(bed)
             if task is None:
                 break
             busy.add(me)

@@ -26,6 +26,19 @@ def test_an_invoker_runs_calls_at_the_same_time(router, open_pool, connect):
     assert [pending.result(20) for pending in mine] == [True, True]
 
 
+def test_what_a_method_sends_before_it_returns_arrives_before_its_answer(router, open_pool, connect):
+    open_pool(actors.Streams(router), actors.Plain(router), size=4)
+    child, noise = connect(), connect()
+    replies = [
+        noise.call_async(actors.call_master_at_once, PLAIN, "double", "number", list(range(1000))) for _ in range(2)
+    ]
+    for _ in range(4):
+        arrived = child.call(actors.receive_streams, "service_actors.Streams", 60, 3)
+        assert arrived == [[0, 1, 2]] * 60
+    for reply in replies:
+        assert reply.get().unpickle() == [2 * number for number in range(1000)]
+
+
 def test_serialized_calls_never_overlap_and_keep_each_callers_order(router, open_pool, connect):
     service = actors.Serialized(router)
     open_pool(service, size=4)

@@ -225,6 +225,16 @@ class Expensive(Service):
         return call(self.pool, type(self), "recursive")
 
 
+class Streams(Service):
+    """Sends messages of its own before it answers."""
+
+    @expose(policy=AllowAny())
+    def stream(self, sender, count):
+        for number in range(count):
+            sender.send(number)
+        return count
+
+
 class Offers(Service):
     """Gives a resource to the contexts it was registered for."""
 
@@ -296,6 +306,21 @@ def call_master_at_once(service, method, argument, values, router=None, **kwargs
         except mitogen.core.Error as exc:
             answers.append(f"error: {exc}")
     return answers
+
+
+@mitogen.core.takes_router
+def receive_streams(service, streams, count, router=None):
+    """Have *streams* streams sent at once; for each, what had arrived when its call was answered."""
+    master = mitogen.core.Context(router, 0)
+    receivers = [mitogen.core.Receiver(router) for _ in range(streams)]
+    replies = [
+        master.call_service_async(service, "stream", sender=receiver.to_sender(), count=count) for receiver in receivers
+    ]
+    arrived = []
+    for index, receiver in enumerate(receivers):
+        replies[index].get()
+        arrived.append([receiver.get().unpickle() for _ in range(receiver.size())])
+    return arrived
 
 
 @mitogen.core.takes_router
