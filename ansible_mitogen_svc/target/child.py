@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
     from ansible_mitogen_svc.target.loader import Image
 
+LARGE = 1 << 16
+"""Bytes of a payload that are not kept in memory twice while its job runs."""
+
+
 def become_child(null: int, output: int, errors: int, closing: Iterable[int]) -> None:
     """Make a newly forked process independent: standard streams on these descriptors, `closing` closed."""
     process.reset_signals()
@@ -60,6 +64,7 @@ def run_child(sock: socket.socket, image: Image, directory: str | None) -> NoRet
     try:
         header, blobs = frames.unpack_payload(process.read_whole(descriptors[0]))
         _adopt(image, message, descriptors[1:])
+        _begin(descriptors[0])
         for descriptor in descriptors:
             os.close(descriptor)
         prepare(header, blobs, directory)
@@ -78,6 +83,12 @@ def run_child(sock: socket.socket, image: Image, directory: str | None) -> NoRet
 def describe(error: BaseException) -> dict[str, str]:
     """Return the `error` object of a reply."""
     return {'type': type(error).__name__, 'message': str(error) or repr(error)}
+
+
+def _begin(payload: int) -> None:
+    """Let the zygote see that the job may have had effects from here on: it shares the descriptor's offset."""
+    if os.lseek(payload, 0, os.SEEK_END) > LARGE:
+        os.ftruncate(payload, 0)  # nobody reads it again, and the zygote keeps the file until the job ends
 
 
 def _adopt(image: Image, message: dict[str, Any], descriptors: list[int]) -> None:

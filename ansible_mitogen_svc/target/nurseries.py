@@ -10,7 +10,8 @@ Theory of operation
    import that was remembered, or a package that was upgraded, lives no longer than until the next job.
 2. A job that finds no current nursery has one started, out of a bundle with the code of all files.
 3. A nursery that is no longer current, or one too many, gets no more jobs and is closed when its last one has ended.
-4. When a nursery dies its children live on; their answers still come, and only an exit status is lost.
+4. When a nursery dies its children live on; their answers still come, and only an exit status is lost. A job sent to a
+   child that was never made, or that died before it began, goes back to the zygote.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         def watch(self, descriptor: int, ready: Any) -> None: ...
         def unwatch(self, descriptor: int) -> None: ...
         def job_ended(self, slot: Slot, status: int | None) -> None: ...
+        def job_not_begun(self, slot: Slot, status: int | None) -> None: ...
         def base_ended(self) -> None: ...
 
 NURSERIES = 3
@@ -239,6 +241,7 @@ class Nurseries:
             if not link.was_given(bundle, slot):
                 descriptors.append(process.anonymous_file(bundle.raw))
             slot.wire.send({'manifest': bundle.identity, 'root': root}, descriptors)
+            slot.payload = os.dup(descriptors[0])
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -262,7 +265,7 @@ class Nurseries:
         ours, theirs = socket.socketpair()
         with theirs:
             self._children += 1
-            slot = Slot(self._children, ours)
+            slot = Slot(self._children, ours, link.pid)
             try:
                 link.fork(slot, theirs)
             except BaseException:
@@ -323,7 +326,8 @@ class Nurseries:
         if slot.zip is not None:
             self._zips.give_back(slot.zip)
         if slot.job is not None:
-            self._owner.job_ended(slot, status)
+            lost = slot.answer is None and not slot.begun()
+            (self._owner.job_not_begun if lost else self._owner.job_ended)(slot, status)
         slot.close()
         if not link.current:
             self._close_if_idle(link)

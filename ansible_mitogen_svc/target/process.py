@@ -152,6 +152,38 @@ def die(message: str) -> NoReturn:
         os._exit(70)
 
 
+def free_standard_descriptors(input_fd: int, output_fd: int) -> tuple[int, int]:
+    """Move the stream away from descriptors 0 to 2, and put /dev/null on 0 and 1; stderr is the agent's to read."""
+    import fcntl
+
+    moved = fcntl.fcntl(input_fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    moved_output = moved if output_fd == input_fd else fcntl.fcntl(output_fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in {input_fd, output_fd, 0, 1} - {2}:
+        if descriptor < 3:
+            os.dup2(null, descriptor)
+        else:
+            os.close(descriptor)
+    try:
+        os.fstat(2)
+    except OSError:
+        os.dup2(null, 2)
+    if null > 2:
+        os.close(null)
+    return moved, moved_output
+
+
+def leave_directory() -> str | None:
+    """Go to `/`, to keep no file system busy; return where to go back to, None when that would be impossible."""
+    try:
+        directory = os.getcwd()
+        os.stat(os.path.join(directory, '.'))
+    except OSError:
+        return None
+    os.chdir('/')
+    return directory
+
+
 class Wire:
     """JSON messages with descriptors over one end of a local stream socket; `send` blocks, `receive` if told to."""
 

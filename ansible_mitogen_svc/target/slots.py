@@ -9,7 +9,10 @@ Theory of operation
    sent into a slot before its process exists.
 2. A job's slot is finished by the first of: the child's answer; the report of its exit, when the socket holds no
    answer; the end of the socket, when whoever would have reported has died.
-3. Each running job has a zip of its own name, a hard link to the manifest's zip in the store. Preloaded code carries
+3. The slot keeps the file with the job's payload until then. Its offset is shared with the child, which moves it just
+   before it begins: so the zygote can tell, without a message per job, whether a process that died had begun its job.
+   A job that was not begun is run elsewhere; one that was is never run twice.
+4. Each running job has a zip of its own name, a hard link to the manifest's zip in the store. Preloaded code carries
    the name its nursery was given, so a job that gets that name renames nothing.
 """
 
@@ -80,13 +83,15 @@ class JobZips:
 
 
 class Slot:
-    """One child: `job` is None while it is the spare. `sock` is the zygote's end."""
+    """One child: `job` is None while it is the spare. `sock` is the zygote's end, `nursery` the pid of its maker."""
 
-    def __init__(self, number: int, sock: socket.socket) -> None:
+    def __init__(self, number: int, sock: socket.socket, nursery: int = 0) -> None:
         self.number = number
+        self.nursery = nursery
         self.wire = process.Wire(sock)
         self.output = process.anonymous_file()
         self.errors = process.anonymous_file()
+        self.payload: int | None = None
         self.job: Any = None
         self.zip: int | None = None
         self.answer: dict[str, Any] | None = None
@@ -101,6 +106,14 @@ class Slot:
             return True
         return False
 
+    def begun(self) -> bool:
+        """Say whether the child may have begun the job it was sent."""
+        return self.payload is None or os.lseek(self.payload, 0, os.SEEK_CUR) != 0
+
+    def read_payload(self) -> bytes:
+        """Return the payload of the job that was sent."""
+        return b'' if self.payload is None else process.read_whole(self.payload)
+
     def blobs(self) -> list[bytes]:
         """Return what the job wrote to stdout and stderr so far."""
         return [process.read_whole(self.output), process.read_whole(self.errors)]
@@ -109,3 +122,5 @@ class Slot:
         self.wire.close()
         os.close(self.output)
         os.close(self.errors)
+        if self.payload is not None:
+            os.close(self.payload)

@@ -16,7 +16,8 @@ Theory of operation
    `execute` forks from the zygote itself, which has little to copy.
 4. A job's reply is sent when its child says it is done, before the child has exited (slots.py tells what else ends a
    job).
-5. The end of the input, `retire`, a broken output or a frame above the limit end the zygote: sockets to nurseries
+5. A job whose process died before it began is put back at the head of the queue (job_not_begun), a few times.
+6. The end of the input, `retire`, a broken output or a frame above the limit end the zygote: sockets to nurseries
    close, each cuts off its jobs (SIGTERM, SIGKILL half a second later), and so does the zygote with its own children.
 """
 
@@ -50,16 +51,21 @@ CHILD_BYTES = 16 << 20
 """A job more is started only while this much memory per job is available."""
 
 
+ATTEMPTS = 4
+"""Processes a job is given to, when one after another dies before it begins."""
+
+
 class Job:
     """A `run` or `execute` that was not answered yet."""
 
-    __slots__ = ('call_id', 'header', 'payload', 'started')
+    __slots__ = ('attempts', 'call_id', 'header', 'payload', 'started')
 
     def __init__(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
         self.call_id = call_id
         self.header = header
         self.payload = payload
         self.started = 0.0
+        self.attempts = 0
 
 
 def main(input_fd: int, output_fd: int, store_root: str | None) -> NoReturn:
@@ -68,43 +74,11 @@ def main(input_fd: int, output_fd: int, store_root: str | None) -> NoReturn:
     `store_root` None: use the effective user's own store if it is safe, else a temporary one.
     """
     try:
-        input_fd, output_fd = _free_standard_descriptors(input_fd, output_fd)
+        input_fd, output_fd = process.free_standard_descriptors(input_fd, output_fd)
         Zygote(input_fd, output_fd, store_root).serve()
     except BaseException:
         sys.excepthook(*sys.exc_info())
     os._exit(70)
-
-
-def _free_standard_descriptors(input_fd: int, output_fd: int) -> tuple[int, int]:
-    """Move the stream away from descriptors 0 to 2, and put /dev/null on 0 and 1; stderr is the agent's to read."""
-    import fcntl
-
-    moved = fcntl.fcntl(input_fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    moved_output = moved if output_fd == input_fd else fcntl.fcntl(output_fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in {input_fd, output_fd, 0, 1} - {2}:
-        if descriptor < 3:
-            os.dup2(null, descriptor)
-        else:
-            os.close(descriptor)
-    try:
-        os.fstat(2)
-    except OSError:
-        os.dup2(null, 2)
-    if null > 2:
-        os.close(null)
-    return moved, moved_output
-
-
-def leave_directory() -> str | None:
-    """Go to `/`, to keep no file system busy; return where to go back to, None when that would be impossible."""
-    try:
-        directory = os.getcwd()
-        os.stat(os.path.join(directory, '.'))
-    except OSError:
-        return None
-    os.chdir('/')
-    return directory
 
 
 class Zygote:
@@ -117,7 +91,7 @@ class Zygote:
         self._loop = EventLoop()
         self._output = FrameOutput(output_fd)
         self._interpreter = nurseries.interpreter()
-        self._directory = leave_directory()
+        self._directory = process.leave_directory()
         sys.path[:] = [path for path in sys.path if path not in ('', '.')]
         self.store = Store.open(store_root)
         self._zips = JobZips(self.store)
@@ -128,14 +102,15 @@ class Zygote:
         self._waiting: deque[Job] = deque()
         self._running: dict[int, Job] = {}
         self._done = 0
+        self._given_again = 0
         self._questions: dict[int, Callable[[dict[str, bytes]], None]] = {}
         self._next_question = frames.QUESTION
-        self._pumping = False
+        self._pumping = self._came_back = False
 
     def statistics(self) -> dict[str, int]:
-        """Jobs running, waiting and done, and the figures of the catalogue and the nurseries."""
+        """Jobs running, waiting, done and given to a second process, and the figures of catalogue and nurseries."""
         return {'jobs': len(self._running), 'waiting': len(self._waiting), 'done': self._done,
-                **self._catalogue.statistics(), **self._nurseries.statistics()}
+                'given_again': self._given_again, **self._catalogue.statistics(), **self._nurseries.statistics()}
 
     def serve(self) -> NoReturn:
         """Say hello, preload what the last zygote of this store preloaded, and work until the input ends."""
@@ -246,24 +221,29 @@ class Zygote:
         """Start every waiting job that can start now, and answer those that never will."""
         if self._pumping:
             return
-        self._pumping = True
+        self._pumping = self._came_back = True
         try:
-            for _ in range(len(self._waiting)):
-                job = self._waiting.popleft()
-                if len(self._running) >= LEAST_CHILDREN and not self._has_room():
-                    self._waiting.appendleft(job)
-                    break
-                try:
-                    started = self._start(job)
-                except Exception as error:
-                    self._reply(job.call_id, {'error': child.describe(error)})
-                else:
-                    if not started:
-                        self._waiting.append(job)
-            self._catalogue.forget_troubles()
-            self._nurseries.trouble.clear()
+            while self._came_back:
+                self._came_back = False
+                self._try_waiting()
         finally:
             self._pumping = False
+
+    def _try_waiting(self) -> None:
+        for _ in range(len(self._waiting)):
+            job = self._waiting.popleft()
+            if len(self._running) >= LEAST_CHILDREN and not self._has_room():
+                self._waiting.appendleft(job)
+                break
+            try:
+                started = self._start(job)
+            except Exception as error:
+                self._reply(job.call_id, {'error': child.describe(error)})
+            else:
+                if not started:
+                    self._waiting.append(job)
+        self._catalogue.forget_troubles()
+        self._nurseries.trouble.clear()
 
     def _has_room(self) -> bool:
         available = _available_memory()
@@ -322,10 +302,29 @@ class Zygote:
             rc, number = process.result_of(status)
             self._reply(job.call_id, {'rc': rc, 'signal': number, 'elapsed': elapsed}, slot.blobs())
         else:
-            self._reply(job.call_id, {'error': {
-                'type': 'ChildLost', 'message': 'the process of the job ended and so did the one that would know how'}})
+            self._reply(job.call_id, _lost(
+                f'the process of the job ended without an answer after it had begun, and its nursery (process '
+                f'{slot.nursery}), which alone could tell how it ended, has died, too: what the job has done is not '
+                'known, so it was not run again'))
         if self._waiting:
             self.pump()
+
+    def job_not_begun(self, slot: Slot, status: int | None) -> None:
+        """Give a job to another process: its own died, or was never made, and nothing of the job has happened."""
+        job = slot.job
+        self._running.pop(id(job), None)
+        job.attempts += 1
+        if job.attempts < ATTEMPTS:
+            self._given_again += 1
+            job.payload = slot.read_payload()
+            self._waiting.appendleft(job)
+            self._came_back = True
+        else:
+            how = 'with its nursery' if status is None else 'with rc {} (signal {})'.format(*process.result_of(status))
+            self._done += 1
+            self._reply(job.call_id, _lost(
+                f'{job.attempts} processes one after another died before they began the job, the last one {how}'))
+        self.pump()
 
     def base_built(self, bundle: Bundle) -> None:
         """Import a base set ahead of the first job that needs it."""
@@ -388,6 +387,10 @@ class InterpreterChanged(RuntimeError):
 
 class BaseSetFailed(RuntimeError):
     """Core's base module_utils could not be imported here."""
+
+
+def _lost(message: str) -> dict[str, Any]:
+    return {'error': {'type': 'ChildLost', 'message': message}}
 
 
 def _available_memory() -> int | None:

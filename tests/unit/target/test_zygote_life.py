@@ -38,6 +38,12 @@ def children_of(pid: int, title: str) -> list[int]:
     return found
 
 
+def by_age(pids: list[int]) -> list[int]:
+    """The oldest first."""
+    started = {pid: int(pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]) for pid in pids}
+    return sorted(pids, key=lambda pid: (started[pid], pid))
+
+
 def children_of_any(pid: int) -> list[int]:
     return [int(child) for child in pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
 
@@ -283,11 +289,80 @@ def test_a_killed_nursery_costs_no_job_and_is_replaced(
     wait_until(lambda: zygote.statistics()['jobs'] == 1)
     for pid in children_of(zygote.process.pid, 'svc-nursery'):
         os.kill(pid, signal.SIGKILL)
-    # A job that is handed to the dying nursery's spare child in this very instant may be answered ChildLost: nobody can
-    # tell whether it had started. Every later one runs.
-    wait_until(lambda: zygote.statistics()['nurseries'] == 0 or zygote.statistics()['nurseries_started'] > 1)
     assert zygote.run(ping).header['rc'] == 0
     assert json.loads(zygote.wait(running).blobs[0])['slept']
+
+
+def test_a_job_given_to_a_child_its_nursery_never_made_runs_in_another(
+        pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
+    ping, sleeper = build(pair[1], 'ping'), build(pair[1], 'svc_sleeps', seconds=0.1)
+    for module in (ping, sleeper):
+        zygote.install(module)
+        zygote.run(module)
+    wait_until(lambda: children_of(zygote.process.pid, 'svc-job'))
+    [nursery] = children_of(zygote.process.pid, 'svc-nursery')
+    os.kill(nursery, signal.SIGSTOP)
+    assert zygote.run(sleeper).header['rc'] == 0  # in the spare child, which was there already
+    calls = [zygote.start_module(ping) for _ in range(3)]
+    wait_until(lambda: zygote.statistics()['jobs'] == 3)
+    os.kill(nursery, signal.SIGKILL)
+    assert [zygote.wait(call).header['rc'] for call in calls] == [0, 0, 0]
+    assert zygote.statistics()['given_again'] == 3
+
+
+def test_a_job_whose_child_is_killed_before_it_begins_runs_in_another_and_not_for_ever(
+        pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
+    ping = build(pair[1], 'ping')
+    zygote.install(ping)
+    zygote.run(ping)
+    for kills, answer in ((1, 0), (3, 0), (4, 'ChildLost')):
+        header = reply_after_kills(zygote, ping, kills)
+        assert header.get('rc', header.get('error', {}).get('type')) == answer
+        if answer:
+            assert 'before they began' in header['error']['message'] and 'signal 9' in header['error']['message']
+
+
+def reply_after_kills(zygote: ZygoteProcess, module: Module, kills: int) -> dict[str, object]:
+    """Run a module, killing the children it is given to before they begin; the header of its reply."""
+    def jobs() -> list[int]:
+        return by_age(children_of(zygote.process.pid, 'svc-job'))
+
+    def stop_spare() -> None:
+        wait_until(jobs)
+        os.kill(jobs()[-1], signal.SIGSTOP)
+
+    before = zygote.statistics()['given_again']
+    stop_spare()
+    call = zygote.start_module(module)
+    for kill in range(1, kills + 1):
+        wait_until(lambda: len(jobs()) == 2)  # the one with the job, and the next spare
+        stop_spare()
+        os.kill(jobs()[0], signal.SIGKILL)
+        expected = before + min(kill, 3)
+        wait_until(lambda expected=expected: zygote.statistics()['given_again'] == expected)
+    wait_until(jobs)
+    for pid in jobs():
+        os.kill(pid, signal.SIGCONT)
+    return zygote.wait(call).header
+
+
+def test_a_job_that_may_have_begun_is_not_run_twice_and_its_error_says_what_died(
+        pair: tuple[str, str], zygote: ZygoteProcess, build: Build, tmp_path: pathlib.Path) -> None:
+    line = f'echo run >> {tmp_path}/runs; sleep 30'
+    module = build(pair[1], 'command', _raw_params=line, _uses_shell=True)
+    zygote.install(module)
+    call = zygote.start_module(module)
+    wait_until(lambda: (tmp_path / 'runs').exists())
+    [nursery] = children_of(zygote.process.pid, 'svc-nursery')
+    jobs = children_of(zygote.process.pid, 'svc-job')
+    os.kill(nursery, signal.SIGKILL)
+    for pid in jobs:
+        os.killpg(pid, signal.SIGKILL)
+    error = zygote.wait(call).header['error']
+    assert error['type'] == 'ChildLost'
+    assert f'(process {nursery})' in error['message'] and 'not run again' in error['message']
+    assert (tmp_path / 'runs').read_text() == 'run\n'
+    assert zygote.statistics()['given_again'] == 0
 
 
 def test_a_killed_spare_child_costs_no_job(pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
