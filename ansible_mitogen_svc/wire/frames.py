@@ -101,36 +101,49 @@ def pack_frame(call_id: int, payload: Buffer) -> bytes:
 
 
 class FrameParser:
-    """Incremental parser of one direction of a zygote's stream. Owned by one thread."""
+    """Incremental parser of one direction of a zygote's stream. Owned by one thread.
+
+    What came is kept as the pieces it came in and joined once a frame is complete: nothing is ever resized, so no view
+    of it that outlives its use (in the frames of an exception, say) can make receiving fail with a BufferError.
+    """
 
     def __init__(self, limit: int = MAX_PAYLOAD) -> None:
         self._limit = limit
-        self._chunks = bytearray()
+        self._pieces: list[bytes] = []
+        self._length = 0
+        self._needed = _FRAME.size
+        """Bytes that must be there before it makes sense to look."""
 
     def __len__(self) -> int:
         """Bytes received and not yet returned as a frame."""
-        return len(self._chunks)
+        return self._length
 
     def feed(self, data: Buffer) -> Iterator[tuple[int, bytes]]:
         """Take bytes and yield each (call id, payload) they complete.
 
         Raises FrameError at the announcement of a payload above the limit, after the frames before it.
         """
-        self._chunks += data
-        offset = 0
+        self._pieces.append(bytes(data))
+        self._length += len(data)
+        if self._length < self._needed:
+            return
+        received, offset = b''.join(self._pieces), 0
+        self._needed = _FRAME.size
         try:
-            while len(self._chunks) - offset >= _FRAME.size:
-                length, call_id = _FRAME.unpack_from(self._chunks, offset)
+            while len(received) - offset >= _FRAME.size:
+                length, call_id = _FRAME.unpack_from(received, offset)
                 if length > self._limit:
                     raise FrameError(f'payload of {length} bytes is larger than {self._limit}')
                 end = offset + _FRAME.size + length
-                if end > len(self._chunks):
+                if end > len(received):
+                    self._needed = end - offset
                     break
-                payload = bytes(memoryview(self._chunks)[offset + _FRAME.size:end])
+                payload = received[offset + _FRAME.size:end]
                 offset = end
                 yield call_id, payload
         finally:
-            del self._chunks[:offset]
+            self._pieces = [received[offset:]]
+            self._length = len(self._pieces[0])
 
 
 def pack_target(zygote: int, payload: Buffer) -> bytes:

@@ -45,6 +45,7 @@ class GuardedWorkerProcess(core_worker.WorkerProcess):  # type: ignore[misc]
         # Existing objects stay where they are: a collection that visits them would copy the parent's whole memory.
         gc.freeze()
         self.lifecycle.after_fork_in_child()
+        let_go_of_what_is_not_sent(self._final_q)
         core_worker.TaskExecutor = self.executor_class
         try:
             super().run()
@@ -53,6 +54,23 @@ class GuardedWorkerProcess(core_worker.WorkerProcess):  # type: ignore[misc]
             leave = threading.Timer(EXIT_LIMIT, os._exit, (0,))
             leave.daemon = True
             leave.start()
+
+
+def let_go_of_what_is_not_sent(queue: Any) -> None:
+    """Have `queue.put` raise without the frames of multiprocessing when nobody reads the queue any more.
+
+    They hold a view of the pickled object. When an exception with them becomes garbage, as core's chained ones do, the
+    collector may close the buffer before the view: Python then prints a BufferError ("Existing exports of data").
+    """
+    put = queue.put
+
+    def put_or_raise(item: Any) -> None:
+        try:
+            put(item)
+        except OSError as error:
+            raise error.with_traceback(None) from None
+
+    queue.put = put_or_raise
 
 
 def worker_process_class(executor: type, session_lifecycle: Any) -> type[GuardedWorkerProcess]:

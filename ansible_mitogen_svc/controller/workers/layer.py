@@ -73,8 +73,11 @@ class WorkerLayer:
         )
 
     def _ring(self) -> None:
-        # Any host name does: a doorbell is recognised before it is looked up.
-        self._strategy._final_q.put(self._parts.adapter.wire_result("", DOORBELL))
+        try:
+            # Any host name does: a doorbell is recognised before it is looked up.
+            self._strategy._final_q.put(self._parts.adapter.wire_result("", DOORBELL))
+        except OSError:
+            pass  # core has closed its queue: the run is over, and nobody asks for what is left any more
 
     def answer_doorbell(self, wire_result: Any) -> bool:
         """Whether `wire_result` was a doorbell; then what workers left has been passed on. Results thread."""

@@ -75,16 +75,24 @@ def local(router: mitogen.master.Router) -> Connect:
     return lambda: router.local(python_path=sys.executable)
 
 
+@pytest.fixture
+def over_ssh(request: pytest.FixtureRequest, router: mitogen.master.Router) -> Connect:
+    """Starts a child over ssh. The sshd is only started when that is asked for."""
+
+    def connect() -> Any:
+        server = request.getfixturevalue("sshd")
+        return router.ssh(
+            hostname="127.0.0.1", port=server.port, username=server.user, identity_file=str(server.private_key),
+            check_host_keys="enforce", python_path=sys.executable,
+            ssh_args=[
+                "-F", "none", "-o", f"UserKnownHostsFile={server.known_hosts}", "-o", "GlobalKnownHostsFile=/dev/null",
+            ],
+        )
+
+    return connect
+
+
 @pytest.fixture(params=["local", "ssh"])
-def connect(request: pytest.FixtureRequest, router: mitogen.master.Router) -> Connect:
+def connect(request: pytest.FixtureRequest, local: Connect, over_ssh: Connect) -> Connect:
     """Starts a child: once as a local process, once over ssh."""
-    if request.param == "local":
-        return lambda: router.local(python_path=sys.executable)
-    server = request.getfixturevalue("sshd")
-    return lambda: router.ssh(
-        hostname="127.0.0.1", port=server.port, username=server.user, identity_file=str(server.private_key),
-        check_host_keys="enforce", python_path=sys.executable,
-        ssh_args=[
-            "-F", "none", "-o", f"UserKnownHostsFile={server.known_hosts}", "-o", "GlobalKnownHostsFile=/dev/null",
-        ],
-    )
+    return local if request.param == "local" else over_ssh

@@ -100,7 +100,7 @@ def test_keys_are_distinct_by_method_arguments_and_types(router, open_pool, conn
     assert len(service.executions) == len(keys) + 2
 
 
-def test_the_key_can_be_overridden(router, open_pool):
+def test_the_key_can_be_overridden(router, open_pool, connect):
     class OneKey(DeduplicatingInvoker):
         def key_from_request(self, method_name, kwargs):
             return kwargs["key"].lower()
@@ -111,6 +111,8 @@ def test_the_key_can_be_overridden(router, open_pool):
     service = Service(router)
     pool = open_pool(service)
     assert call(pool, Service, "produce", key="A", ignored=1) == call(pool, Service, "produce", key="a", ignored=2)
+    for ignored in (3, 3, 3, 4):
+        assert connect().call(actors.call_master, Service.name(), "produce", key="A", ignored=ignored)["execution"] == 1
     assert len(service.executions) == 1
 
 
@@ -166,13 +168,13 @@ def test_the_cache_is_bounded_by_bytes_and_a_value_too_large_is_delivered_all_th
 def test_values_grow_old_if_asked_for(router, open_pool, connect):
     class Aging(actors.Expensive):
         def create_invoker(self):
-            return DeduplicatingInvoker(self, max_age=0.2)
+            return DeduplicatingInvoker(self, max_age=1.0)
 
     service = Aging(router)
     open_pool(service)
     child = connect()
     assert child.call(actors.call_master, Aging.name(), "produce", times=5, key=1)[4]["execution"] == 1
-    time.sleep(0.25)
+    time.sleep(1.05)
     assert child.call(actors.call_master, Aging.name(), "produce", times=5, key=1)[4]["execution"] == 2
 
 
@@ -213,10 +215,10 @@ def test_a_waiter_whose_connection_dies_is_dropped(router, open_pool, connect):
     assert mine.result(20)["execution"] == 1
 
 
-def test_hits_need_no_pool_thread(router, open_pool, local):
+def test_hits_need_no_pool_thread(router, open_pool, connect):
     service = actors.Expensive(router)
     pool = open_pool(service, actors.Plain(router), size=1)
-    child = local()
+    child = connect()
     child.call(actors.call_master, EXPENSIVE, "produce", times=2, key="k")
     plain = pool.get_service(actors.Plain)
     blocked = call_async(pool, actors.Plain, "wait")
@@ -228,10 +230,10 @@ def test_hits_need_no_pool_thread(router, open_pool, local):
     assert pool.statistics().services[EXPENSIVE].methods["produce"].deduplicated == 101
 
 
-def test_raw_values_are_cached_and_broadcast(router, open_pool, local):
+def test_raw_values_are_cached_and_broadcast(router, open_pool, connect):
     service = actors.Expensive(router)
     open_pool(service)
-    child = local()
+    child = connect()
     request = mitogen.core.Message.pickled((EXPENSIVE, "raw", mitogen.core.Kwargs({"size": 1000}))).data
     for _ in range(4):
         enc, value = child.call(actors.send_raw, mitogen.core.Blob(request), mitogen.core.Message.ENC_PKL)
@@ -247,10 +249,10 @@ def test_policies_hold_for_hits(router, open_pool, connect):
     assert all("Unauthorized" in a for a in child.call(actors.call_master, EXPENSIVE, "for_parents", times=3, key=1))
 
 
-def test_methods_marked_so_run_for_each_request(router, open_pool, local):
+def test_methods_marked_so_run_for_each_request(router, open_pool, connect):
     service = actors.Expensive(router)
     pool = open_pool(service)
-    child = local()
+    child = connect()
     assert child.call(actors.call_master, EXPENSIVE, "count") == 0
     call(pool, EXPENSIVE, "produce", key=1)
     assert child.call(actors.call_master, EXPENSIVE, "count") == 1

@@ -38,10 +38,10 @@ def test_only_contexts_named_at_registration_get_a_resource(router, open_pool, c
     assert "Unauthorized" in named.call(actors.call_master, OFFERS, "fetch", path="/etc/motd")
 
 
-def test_each_resource_of_a_list_must_be_registered(router, open_pool, local):
+def test_each_resource_of_a_list_must_be_registered(router, open_pool, connect):
     service = actors.Offers(router)
     open_pool(service)
-    child = local()
+    child = connect()
     service.registrations.register("a", [child.context_id])
     service.registrations.register("b", [child.context_id, 4711])
     service.registrations.register("c", [4711])
@@ -50,10 +50,10 @@ def test_each_resource_of_a_list_must_be_registered(router, open_pool, local):
     assert "Unauthorized" in child.call(actors.call_master, OFFERS, "fetch_all", paths=[["a"]])
 
 
-def test_a_cached_value_is_given_to_registered_contexts_only(router, open_pool, local):
+def test_a_cached_value_is_given_to_registered_contexts_only(router, open_pool, connect):
     service = actors.Expensive(router)
     open_pool(service)
-    named, other = local(), local()
+    named, other = connect(), connect()
     service.registrations.register("x", [named])
     for _ in range(3):  # the later ones are hits that the broker thread answers
         assert named.call(actors.call_master, EXPENSIVE, "offered", name="x") == "content of x"

@@ -34,29 +34,30 @@ from ansible_mitogen_svc.service import (
 PLAIN, EXPENSIVE = "service_actors.Plain", "service_actors.Expensive"
 
 
-def test_a_second_pool_on_a_router_is_a_clear_error(router, open_pool):
+def test_a_second_pool_on_a_router_is_a_clear_error(router, open_pool, connect):
     open_pool(actors.Plain(router))
     with pytest.raises(Error, match="already has a service pool"):
         Pool(router)
     assert call(None, PLAIN, "double", number=1) == 2  # the first one is unharmed
+    assert connect().call(actors.call_master, PLAIN, "double", number=1) == 2
 
 
-def test_the_number_of_threads_is_fixed(router, open_pool, local):
+def test_the_number_of_threads_is_fixed(router, open_pool, connect):
     pool = open_pool(actors.Plain(router), size=3)
     assert len(pool_threads()) == pool.size == 3
-    local().call(actors.call_master_at_once, PLAIN, "double", "number", list(range(200)))
+    connect().call(actors.call_master_at_once, PLAIN, "double", "number", list(range(200)))
     assert len(pool_threads()) == 3
     with pytest.raises(Error, match="at least one thread"):
         Pool(router, size=0)
 
 
-def test_services_can_be_added_later_and_found_by_name_or_class(router, open_pool, local):
+def test_services_can_be_added_later_and_found_by_name_or_class(router, open_pool, connect):
     pool = open_pool()
     service = actors.Plain(router)
     pool.add(service)
     assert pool.get_service(actors.Plain) is pool.get_service(PLAIN) is service
     pool.add(actors.Plain(router), "another name")
-    assert local().call(actors.call_master, "another name", "double", number=1) == 2
+    assert connect().call(actors.call_master, "another name", "double", number=1) == 2
     with pytest.raises(Error, match="already has a service named"):
         pool.add(actors.Plain(router))
 
@@ -68,10 +69,15 @@ def test_a_pool_that_cannot_be_made_leaves_the_router_free(router, open_pool):
     assert call(None, PLAIN, "double", number=1) == 2
 
 
-def test_a_pool_is_a_context_manager_and_makes_room_for_the_next(router):
+def test_a_pool_is_a_context_manager_and_makes_room_for_the_next(router, connect):
+    child = connect()
     for _ in range(3):
         with Pool(router, [actors.Plain(router)]) as pool:
             assert call(pool, PLAIN, "double", number=1) == 2
+            assert child.call(actors.call_master, PLAIN, "double", number=1) == 2
+        assert pool.closed and not pool_threads()
+    with Pool(router, [actors.Plain(router)]) as pool:
+        pool.stop()
         assert pool.closed and not pool_threads()
     with pytest.raises(ShuttingDown):
         call(pool, PLAIN, "double", number=1)
@@ -101,10 +107,10 @@ def test_a_methods_deadline_answers_its_callers(router, open_pool, connect):
     eventually(lambda: pool.statistics().pending == 0)
 
 
-def test_a_late_value_is_dropped_a_caller_has_one_answer(router, open_pool, local):
+def test_a_late_value_is_dropped_a_caller_has_one_answer(router, open_pool, connect):
     service = actors.Plain(router)
     pool = open_pool(service, size=1)
-    reply = local().call_async(actors.errors_and_values_until, PLAIN, ("impatient", {}), ("double", {"number": 4}))
+    reply = connect().call_async(actors.errors_and_values_until, PLAIN, ("impatient", {}), ("double", {"number": 4}))
     eventually(lambda: "impatient" in pool.statistics().services[PLAIN].methods)
     eventually(lambda: pool.statistics().services[PLAIN].methods["impatient"].in_flight == 1)
     time.sleep(1)  # its deadline is 0.2 seconds
@@ -114,12 +120,12 @@ def test_a_late_value_is_dropped_a_caller_has_one_answer(router, open_pool, loca
     assert pool.statistics().pending == 0
 
 
-def test_the_pools_deadline_covers_the_queue_and_what_is_queued_too_long_is_not_run(router, open_pool, local):
+def test_the_pools_deadline_covers_the_queue_and_what_is_queued_too_long_is_not_run(router, open_pool, connect):
     service = actors.Plain(router)
     pool = open_pool(service, size=1, deadline=0.3)
     running = call_async(pool, PLAIN, "wait")
     assert service.entered.acquire(timeout=20)
-    assert "DeadlineExceeded" in local().call(actors.call_master, PLAIN, "note", text="queued too long")
+    assert "DeadlineExceeded" in connect().call(actors.call_master, PLAIN, "note", text="queued too long")
     with pytest.raises(DeadlineExceeded):
         running.result(20)
     service.gate.set()
@@ -127,12 +133,12 @@ def test_the_pools_deadline_covers_the_queue_and_what_is_queued_too_long_is_not_
     assert service.noted == []
 
 
-def test_a_callers_deadline_travels_with_the_call(router, open_pool, local):
+def test_a_callers_deadline_travels_with_the_call(router, open_pool, connect):
     service = actors.Plain(router)
     pool = open_pool(service, size=1)
     call_async(pool, PLAIN, "wait")
     assert service.entered.acquire(timeout=20)
-    child = local()
+    child = connect()
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         call(pool, PLAIN, "note", text="too late", deadline=0.1)
@@ -169,12 +175,12 @@ def test_more_calls_than_the_limit_are_answered_overloaded_and_nothing_else_is_l
     assert child.call(actors.call_master, PLAIN, "double", number=1) == 2
 
 
-def test_one_context_cannot_use_up_the_room_of_all(router, open_pool, local):
+def test_one_context_cannot_use_up_the_room_of_all(router, open_pool, connect):
     service = actors.Plain(router)
     pool = open_pool(service, size=1, limits=Limits(pending_per_context=20))
     call_async(pool, PLAIN, "wait")
     assert service.entered.acquire(timeout=20)
-    greedy, modest = local(), local()
+    greedy, modest = connect(), connect()
     flood = greedy.call_async(actors.call_master_at_once, PLAIN, "double", "number", list(range(100)))
     eventually(lambda: pool.statistics().overloaded == 80)
     polite = modest.call_async(actors.call_master_at_once, PLAIN, "double", "number", list(range(20)))
@@ -184,10 +190,10 @@ def test_one_context_cannot_use_up_the_room_of_all(router, open_pool, local):
     assert sum("Overloaded" in str(answer) for answer in flood.get().unpickle()) == 80
 
 
-def test_queued_bytes_are_bounded_and_an_oversized_request_is_refused(router, open_pool, local):
+def test_queued_bytes_are_bounded_and_an_oversized_request_is_refused(router, open_pool, connect):
     service = actors.Plain(router)
     pool = open_pool(service, size=1, limits=Limits(pending_bytes=500_000, request_bytes=200_000))
-    child = local()
+    child = connect()
     assert "too large" in child.call(actors.call_master, PLAIN, "echo", value="x" * 300_000)
     call_async(pool, PLAIN, "wait")
     assert service.entered.acquire(timeout=20)
@@ -253,10 +259,10 @@ def test_an_idle_pool_closes_at_once(router, open_pool):
     assert time.monotonic() - began < 0.5
 
 
-def test_nothing_keeps_a_closed_pool_alive(router, local):
+def test_nothing_keeps_a_closed_pool_alive(router, connect):
     service = actors.Expensive(router)
     pool = Pool(router, [actors.Plain(router), service, actors.Listener(router)], deadline=30)
-    child = local()
+    child = connect()
     child.call(actors.call_master, EXPENSIVE, "produce", times=3, key=1)
     child.call(actors.call_master, PLAIN, "fail")
     call(pool, PLAIN, "double", number=1)
@@ -296,10 +302,10 @@ def test_a_dead_broker_does_not_hold_up_closing():
         call(router.context_by_id(4711), PLAIN, "double", number=1, deadline=20)
 
 
-def test_the_brokers_shutdown_closes_the_pool_and_answers_callers(router, open_pool, local):
+def test_the_brokers_shutdown_closes_the_pool_and_answers_callers(router, open_pool, connect):
     service = actors.Plain(router)
     pool = open_pool(service)
-    local().call(actors.start_call, PLAIN, "wait")
+    connect().call(actors.start_call, PLAIN, "wait")
     assert service.entered.acquire(timeout=20)
     router.broker.shutdown()
     router.broker.join()
@@ -366,10 +372,10 @@ def _in_fork(pool) -> int:
 # -- statistics ---------------------------------------------------------------------------
 
 
-def test_statistics_tell_what_happened(router, open_pool, local):
+def test_statistics_tell_what_happened(router, open_pool, connect):
     service = actors.Plain(router)
     pool = open_pool(service, actors.Expensive(router), size=2)
-    child = local()
+    child = connect()
     child.call(actors.call_master, PLAIN, "double", times=30, number=1)
     child.call(actors.call_master, PLAIN, "fail", times=3)
     child.call(actors.call_master, PLAIN, "double")

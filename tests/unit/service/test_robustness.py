@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import signal
+import sys
 
 import mitogen.core
 import mitogen.service
@@ -37,10 +38,15 @@ class Counting(actors.Plain):
         return value
 
 
-def test_ten_thousand_calls_of_fifty_children_at_once_lose_and_duplicate_nothing(router, open_pool, local):
+@pytest.mark.parametrize("hops", [0, 5], ids=["local", "local and behind ssh"])
+def test_ten_thousand_calls_of_fifty_children_at_once_lose_and_duplicate_nothing(
+        router, open_pool, local, over_ssh, hops):
     service = Counting(router)
     pool = open_pool(service, size=1)  # Counter is not thread-safe
-    children = [local() for _ in range(50)]
+    # each host reached over ssh has four more children, whose calls come through the same connection
+    reached = [over_ssh() for _ in range(hops)]
+    children = reached + [router.local(via=host, python_path=sys.executable) for host in reached for _ in range(4)]
+    children += [local() for _ in range(50 - len(children))]
     replies = [child.call_async(actors.call_many, Counting.name(), n, 200) for n, child in enumerate(children)]
     assert [reply.get().unpickle() for reply in replies] == [[]] * 50
     assert service.seen == {(caller, number): 1 for caller in range(50) for number in range(200)}
@@ -125,9 +131,9 @@ def test_malformed_messages_are_answered_with_an_error_and_change_nothing(router
     assert child.call(actors.call_master, PLAIN, "double", number=1) == 2
 
 
-def test_a_context_named_in_a_request_does_not_enter_the_router(router, open_pool, local):
+def test_a_context_named_in_a_request_does_not_enter_the_router(router, open_pool, connect):
     pool = open_pool(actors.Plain(router))
-    child = local()
+    child = connect()
     before = _state(router, pool)
     request = _pickled((PLAIN, "double", {"number": mitogen.core.Context(None, 987654, "made up")}))
     assert "got Context" in child.call(actors.send_raw, mitogen.core.Blob(request), PKL)[1]
@@ -153,9 +159,9 @@ def _state(router, pool):
     )
 
 
-def test_a_dead_message_does_not_end_a_thread(router, open_pool, local):
+def test_a_dead_message_does_not_end_a_thread(router, open_pool, connect):
     open_pool(actors.Plain(router), size=1)
-    child = local()
+    child = connect()
     for _ in range(5):
         child.call(actors.pretend_dead)
     assert child.call(actors.call_master, PLAIN, "double", number=1) == 2

@@ -79,9 +79,9 @@ def test_no_reply_sends_nothing_back(router, open_pool, connect):
     assert service.noted == ["one way"]
 
 
-def test_a_refused_call_of_a_no_reply_method_is_answered(router, open_pool, local):
+def test_a_refused_call_of_a_no_reply_method_is_answered(router, open_pool, connect):
     open_pool(actors.Plain(router))
-    assert "'text' is missing" in local().call(actors.call_master, PLAIN, "note")
+    assert "'text' is missing" in connect().call(actors.call_master, PLAIN, "note")
 
 
 def test_msg_is_given_to_methods_that_have_such_a_parameter_and_to_no_others(router, open_pool, connect):
@@ -126,13 +126,13 @@ def test_an_older_python_can_host_a_service(router):
     assert where["thread"].startswith("service-pool")
 
 
-def test_the_calls_that_made_a_child_start_its_pool_are_neither_lost_nor_doubled(local):
-    child = local()
+def test_the_calls_that_made_a_child_start_its_pool_are_neither_lost_nor_doubled(connect):
+    child = connect()
     calls = [call_async(child, "service_actors.Serialized", "append", caller=0, number=n) for n in range(200)]
     for pending in calls:
         pending.result(20)
     assert [number for _, number, _ in call(child, "service_actors.Serialized", "listing")] == list(range(200))
-    other = local()
+    other = connect()
     replies = [other.call_service_async(PLAIN, "double", number=n) for n in range(200)]
     assert [reply.get().unpickle() for reply in replies] == [2 * n for n in range(200)]
 
@@ -148,9 +148,9 @@ def test_a_child_may_not_call_a_service_its_parent_has_not_activated(router, ope
     assert child.call(actors.call_master, "service_actors.Plain", "double", number=1) == 2
 
 
-def test_a_name_that_is_no_service_class_is_refused_and_nothing_is_constructed(router, open_pool, local):
+def test_a_name_that_is_no_service_class_is_refused_and_nothing_is_constructed(router, open_pool, connect):
     pool = open_pool()
-    child = local()
+    child = connect()
     for name in ("os.getcwd", "threading.Thread", "nodots", "no.such.module.Class", "service_actors.Never", ""):
         with pytest.raises(InvalidRequest):
             call(pool, name, "start")
@@ -168,7 +168,7 @@ def test_an_error_carries_the_remote_type_message_and_traceback_without_the_clas
     assert caught.value.__cause__ is None
 
 
-def test_errors_of_mitogens_own_pool_are_taken_apart_alike(router, local):
+def test_errors_of_mitogens_own_pool_are_taken_apart_alike(router, connect):
     class Upstream(mitogen.service.Service):
         @mitogen.service.expose(policy=mitogen.service.AllowAny())
         def fail(self):
@@ -176,7 +176,7 @@ def test_errors_of_mitogens_own_pool_are_taken_apart_alike(router, local):
 
     pool = mitogen.service.Pool(router, [Upstream(router)])
     try:
-        failure = local().call(actors.describe_failure, Upstream.name(), "fail")
+        failure = connect().call(actors.describe_failure, Upstream.name(), "fail")
         assert failure[:3] == ("CallFailed", "builtins.LookupError", "out: of\norder")
         assert "in fail" in failure[3]
     finally:
@@ -217,9 +217,9 @@ def test_values_arrive_as_they_were(router, open_pool, connect):
     assert type(raw) is Raw and raw == b"\x00\xff" * 50000
 
 
-def test_a_result_that_cannot_be_sent_is_an_error_for_the_caller(router, open_pool, local):
+def test_a_result_that_cannot_be_sent_is_an_error_for_the_caller(router, open_pool, connect):
     open_pool(actors.Plain(router))
-    assert "cannot pickle" in local().call(actors.call_master, PLAIN, "unpicklable")
+    assert "cannot pickle" in connect().call(actors.call_master, PLAIN, "unpicklable")
 
 
 def test_receivers_can_be_added_to_a_services_select_and_removed_at_run_time(router, open_pool, connect):
@@ -299,7 +299,7 @@ def test_mistakes_in_a_declaration_are_reported_where_they_are_made():
         arg_spec({"number": "int"})
 
 
-def test_a_service_of_mitogens_framework_can_be_hosted(router, open_pool, local):
+def test_a_service_of_mitogens_framework_can_be_hosted(router, open_pool, connect):
     class Upstream(mitogen.service.Service):
         @mitogen.service.expose(policy=mitogen.service.AllowAny())
         @mitogen.service.arg_spec({"number": int})
@@ -311,7 +311,7 @@ def test_a_service_of_mitogens_framework_can_be_hosted(router, open_pool, local)
             return "secret"
 
     open_pool(Upstream(router))
-    child = local()
+    child = connect()
     assert child.call(actors.call_master, Upstream.name(), "double", number=4) == 8
     assert "not authorized" in child.call(actors.call_master, Upstream.name(), "secret")
 

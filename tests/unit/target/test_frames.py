@@ -31,6 +31,16 @@ def test_frames_are_found_however_the_stream_is_cut() -> None:
         assert len(parser) == 0
 
 
+def test_a_reader_that_leaves_after_a_frame_finds_the_rest_the_next_time() -> None:
+    parser = frames.FrameParser()
+    stream = b''.join(frames.pack_frame(number, b'x' * number) for number in (1, 2, 3))
+    for frame in parser.feed(stream[:-2]):
+        assert frame == (1, b'x')
+        break
+    assert [*parser.feed(stream[-2:-1]), *parser.feed(stream[-1:])] == [(2, b'xx'), (3, b'xxx')]
+    assert len(parser) == 0
+
+
 def test_a_frame_above_the_limit_is_refused_when_announced_and_those_before_it_are_not_lost() -> None:
     parser = frames.FrameParser(limit=10)
     found = []
