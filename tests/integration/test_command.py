@@ -182,6 +182,7 @@ def test_clean_removes_the_cache_of_the_user_and_nothing_beside_it(command: Comm
         (home / ".cache/other").mkdir()
         tried = command("clean", *become, "--check")
         assert tried.returncode == 0 and list(cache.rglob("*")), tried.stdout + tried.stderr
+        assert f"one: would remove {cache} (" in tried.stdout
         done = command("clean", *become)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"one: removed {cache} (" in done.stdout and "two" not in done.stdout

@@ -55,4 +55,5 @@ def _describe(record: dict[str, Any]) -> str:
         return f"{record['event'].upper()}: {result.get('msg', 'no message')}"
     if not result["changed"]:
         return f"nothing at {result['path']}"
-    return f"removed {result['path']} ({result['files']} files, {result['bytes'] / 1e6:.1f} MB)"
+    done = "would remove" if result["checked"] else "removed"
+    return f"{done} {result['path']} ({result['files']} files, {result['bytes'] / 1e6:.1f} MB)"

@@ -37,7 +37,7 @@ def main() -> None:
             shutil.rmtree(path)
         except OSError as error:
             module.fail_json(msg=f"could not remove {path}: {error}")
-    module.exit_json(changed=True, path=path, files=len(sizes), bytes=sum(sizes))
+    module.exit_json(changed=True, checked=module.check_mode, path=path, files=len(sizes), bytes=sum(sizes))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""All checks, each as a session of nox in an environment of its own. `nox -l` lists them; `make test-all` runs them.
+
+Every tool is the ecosystem's: ansible-test, ansible-lint, antsibull, ruff, mypy, pytest, coverage, build, twine, reuse,
+ansible-builder, ansible-runner, molecule, Sphinx.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["ruff", "types", "licences", "artifacts", "docs", "collection_docs", "lint", "sanity", "tests"]
+
+ROOT = pathlib.Path(__file__).resolve().parent
+#: (Python of the controller, ansible-core): each release with its oldest and its newest Python.
+SUPPORTED = (
+    ("3.11", "2.19.14"),
+    ("3.13", "2.19.14"),
+    ("3.12", "2.20.10"),
+    ("3.13", "2.20.10"),
+    ("3.12", "2.21.5"),
+    ("3.13", "2.21.5"),
+    ("3.13", "2.22.0rc1"),
+)
+#: The release that single checks use.
+CORE = "ansible-core==2.21.5"
+
+
+def collection_tree(session: nox.Session) -> pathlib.Path:
+    """Build the collection and unpack it as it installs; returns its directory."""
+    tree, built = pathlib.Path(session.create_tmp()) / "collections", ROOT / "dist"
+    shutil.rmtree(tree, ignore_errors=True)
+    session.run("ansible-galaxy", "collection", "build", "--force", "--output-path", str(built), str(ROOT))
+    artifact = max(built.glob("ansible_mitogen-svc-*.tar.gz"), key=lambda path: path.stat().st_mtime)
+    session.run("ansible-galaxy", "collection", "install", "--force", "--offline", "-p", str(tree), str(artifact))
+    return tree / "ansible_collections/ansible_mitogen/svc"
+
+
+@nox.session
+def ruff(session: nox.Session) -> None:
+    """Style and common mistakes."""
+    session.install("ruff")
+    session.run("ruff", "check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy, strict."""
+    session.install("mypy", CORE, "mitogen>=0.3.54")
+    session.run("mypy")
+
+
+@nox.session
+def licences(session: nox.Session) -> None:
+    """Every file says its licence and copyright (REUSE)."""
+    session.install("reuse")
+    session.run("reuse", "lint")
+
+
+@nox.session
+def artifacts(session: nox.Session) -> None:
+    """Both artifacts build, and their metadata is valid."""
+    session.install("build", "twine", "check-wheel-contents", CORE)
+    out = pathlib.Path(session.create_tmp()) / "dist"
+    shutil.rmtree(out, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(out), ".")
+    session.run("twine", "check", "--strict", *map(str, out.iterdir()))
+    # W002: modules of two plugins may be alike; W009: a collection is a second top level.
+    session.run("check-wheel-contents", "--ignore", "W002,W009", *map(str, out.glob("*.whl")))
+    collection_tree(session)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The pages, with the plugins' options by antsibull-docs; a warning is an error."""
+    session.install("sphinx", "myst-parser", "furo", "antsibull-docs", CORE, "mitogen>=0.3.54")
+    tree = collection_tree(session)
+    shutil.rmtree(ROOT / "docs/plugins", ignore_errors=True)
+    (ROOT / "docs/plugins").mkdir()
+    session.run(
+        *("antsibull-docs", "collection", "--use-current", "--squash-hierarchy", "--cleanup", "everything"),
+        *("--dest-dir", "docs/plugins", "ansible_mitogen.svc"),
+        env={"ANSIBLE_COLLECTIONS_PATH": str(tree.parents[2])},
+    )
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", "build/docs")
+
+
+@nox.session
+def collection_docs(session: nox.Session) -> None:
+    """What ansible-doc and Galaxy read of the collection."""
+    session.install("antsibull-docs", CORE, "mitogen>=0.3.54")
+    session.run(
+        "antsibull-docs", "lint-collection-docs", "--plugin-docs", "--skip-rstcheck", str(collection_tree(session))
+    )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ansible-lint, production profile, on playbooks, scenarios and examples."""
+    session.install("ansible-lint", CORE, "mitogen>=0.3.54")
+    tree = collection_tree(session)
+    places = ["molecule", "examples", "demo/playbook.yml", "ansible_mitogen_svc/command/cleaning/playbook.yml"]
+    session.run(
+        *("ansible-lint", "--offline", "--profile", "production", *places),
+        env={"ANSIBLE_COLLECTIONS_PATH": str(tree.parents[2])},
+    )
+
+
+@nox.session
+def sanity(session: nox.Session) -> None:
+    """ansible-test sanity on the collection as it installs."""
+    session.install(CORE, "mitogen>=0.3.54")
+    tree = collection_tree(session)
+    shutil.copytree(ROOT / "tests/sanity", tree / "tests/sanity")
+    with session.chdir(tree):
+        session.run("git", "init", "-q", external=True)
+        session.run("git", "add", "-A", external=True)
+        session.run("ansible-test", "sanity", "--venv", "--color", "no", "--python", session.python or "default")
+
+
+@nox.session
+@nox.parametrize(("python", "core"), SUPPORTED)
+def tests(session: nox.Session, core: str) -> None:
+    """The tests of one supported pair, with coverage of what runs on the controller."""
+    session.install("-e", ".[test]", f"ansible-core=={core}", "pytest-cov")
+    chosen = session.posargs or ["tests/unit", "tests/integration"]
+    covered = ["controller", "service", "services"]
+    options = [f"--cov=ansible_mitogen_svc.{part}" for part in covered]
+    session.run("pytest", *options, "--cov-report=term-missing:skip-covered", "--timeout=900", *chosen)

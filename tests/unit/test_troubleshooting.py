@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The pages for users say what there is: every message of ours, every connection, every setting of a strategy."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/troubleshooting.md").read_text()
+#: Calls whose first argument a user may see.
+SHOWN = {"warning", "vvv", "CommandError"}
+#: Shown by ansible-core itself in the same place and words: the target's own name and command, said before it acts.
+TRACES = {"ESTABLISH SSH CONNECTION FOR USER", "PUT ", "FETCH "}
+
+
+def messages() -> list[tuple[str, str]]:
+    """(file, the longest literal part of the message) of each warning and error, in order."""
+    found = []
+    for path in sorted((ROOT / "ansible_mitogen_svc").rglob("*.py")):
+        if "target" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and node.args and _is_shown(node.func):
+                text = _literal(node.args[0])
+                if len(text) > 12 and not any(trace in text for trace in TRACES):
+                    found.append((path.relative_to(ROOT).as_posix(), text))
+    return found
+
+
+def _is_shown(function: ast.expr) -> bool:
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    return name in SHOWN or (name.startswith("Ansible") and name not in ("AnsibleModule", "AnsibleFileNotFound"))
+
+
+def _literal(node: ast.expr) -> str:
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    texts = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+    return max((piece.strip(" :(\n") for text in texts for piece in text.splitlines()), key=len, default="")
+
+
+def test_there_are_messages_to_look_for() -> None:
+    assert len(messages()) > 20
+
+
+@pytest.mark.parametrize(("file", "text"), messages(), ids=lambda value: value[:40])
+def test_every_message_is_explained(file: str, text: str) -> None:
+    plain = re.sub(r"\s+", " ", PAGE)
+    assert re.sub(r"\s+", " ", text) in plain, (
+        f"{file} can print {text!r}; docs/troubleshooting.md does not say what to do"
+    )
+
+
+def test_every_connection_is_in_the_table() -> None:
+    table = (ROOT / "docs/connections.md").read_text()
+    transports = [path.stem for path in (ROOT / "ansible_mitogen_svc/controller/transport").glob("[a-z]*.py")]
+    assert not [name for name in transports if f"`{name}`" not in table]
