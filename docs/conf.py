@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Configuration of Sphinx; `nox -s docs` makes plugins/ by antsibull-docs and then the pages, with warnings as errors."""
+"""Configuration of Sphinx; `nox -s docs` makes plugins/ by antsibull-docs, then the pages, a warning being an error."""
 
 from __future__ import annotations
 
