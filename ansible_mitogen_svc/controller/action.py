@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ansible.utils.display import Display
 
+from ansible_mitogen_svc.controller.compat.copy_action import is_core_copy
 from ansible_mitogen_svc.controller.connection import AcceleratedConnection, Job
 from ansible_mitogen_svc.controller.identity import InterpreterFailed
 from ansible_mitogen_svc.controller.payload import NotSplit, Payload
 from ansible_mitogen_svc.controller.session import session_lifecycle
+from ansible_mitogen_svc.controller.tree_copy import TreeCopyAction
 from ansible_mitogen_svc.services.bootstrap import zygote_arguments
 from ansible_mitogen_svc.statistics import counters
 
@@ -58,6 +60,9 @@ class AcceleratedAction(_Core):
     _svc_spelling = ""
     #: Above 0 while core runs a command whose output nobody reads as a terminal's.
     _svc_no_terminal = 0
+    #: Further runs of the module that is about to run, see tree_copy.py; or the outcome, when it has been run already.
+    _svc_batch: Any = None
+    _svc_outcome: Any = None
 
     # -- module runs
 
@@ -151,7 +156,8 @@ class AcceleratedAction(_Core):
             payload: Payload = session_lifecycle.current().splitter.split(in_data)
         except NotSplit as error:
             return self._svc_count("core", str(error))
-        return Job(self._svc_interpreter, environment, payload)
+        batch = self._svc_batch if self._svc_batch is not None and self._svc_batch.fits(payload) else None
+        return Job(self._svc_interpreter, environment, payload, batch=batch, outcome=self._svc_outcome)
 
     def _svc_why_files(self, bits: Any) -> str:
         if bits.module_style != "new":
@@ -261,7 +267,8 @@ class _NoTerminal:
 @functools.cache
 def _accelerated_class(base: Hashable) -> type[Any]:
     assert isinstance(base, type)
-    return type(base.__name__, (AcceleratedAction, base), {"__module__": base.__module__, "__doc__": base.__doc__})
+    mixins = (TreeCopyAction, AcceleratedAction) if is_core_copy(base) else (AcceleratedAction,)
+    return type(base.__name__, (*mixins, base), {"__module__": base.__module__, "__doc__": base.__doc__})
 
 
 def accelerated(action: Any) -> Any:

@@ -22,7 +22,7 @@ import functools
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.text.converters import to_bytes, to_text
@@ -48,6 +48,16 @@ T = TypeVar("T")
 Outcome = tuple[int, bytes, bytes]
 
 
+class Batch(Protocol):
+    """Further runs of a job's module; see tree_copy.py."""
+
+    def pack(self, first_blob: int) -> tuple[list[dict[str, Any]], list[bytes]]:
+        """The header's `items`, and their blobs."""
+
+    def take(self, answer: Outcome) -> Outcome:
+        """Keep what became of the items, and return the outcome of the job's own run."""
+
+
 @dataclass
 class Job:
     """What the command is that core is about to compose.
@@ -59,6 +69,8 @@ class Job:
         payload: a module run.
         argv: without a payload, the command to run in the zygote.
         stdin: its input.
+        batch: further runs of the payload's module.
+        outcome: that of a run which was made already, with another job's batch.
     """
 
     interpreter: str = ""
@@ -66,6 +78,8 @@ class Job:
     payload: Payload | None = None
     argv: tuple[str, ...] = ()
     stdin: bytes | None = None
+    batch: Batch | None = None
+    outcome: Outcome | None = None
 
 
 @dataclass
@@ -120,6 +134,8 @@ class AcceleratedConnection(ReachingConnection):
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> Outcome:
         """Run what core composed; see the module."""
         job, self.svc_job = self.svc_job, None
+        if job is not None and job.outcome is not None:
+            return job.outcome
         if job is not None:
             target = self.svc_target()
             if target is not None:
@@ -206,11 +222,14 @@ class AcceleratedConnection(ReachingConnection):
             header, blobs = self._svc_module_header(target, zygote, job.payload, executable), [job.payload.parameters]
         else:
             header, blobs = {"op": "execute", "argv": list(job.argv)}, [job.stdin or b""]
+        if job.batch is not None:
+            header["items"], more = job.batch.pack(len(blobs))
+            blobs += more
         header["environment"] = {name: str(value) for name, value in job.environment.items()}
         answer = self._svc_call_with_steps(target, zygote, header, blobs)
         if job.payload is not None:
             counters.add("module_runs", "zygote", "zygote")
-        return _outcome(answer)
+        return _outcome(answer) if job.batch is None else job.batch.take(_outcome(answer))
 
     def _svc_module_header(self, target: Target, zygote: Zygote, payload: Payload, executable: str) -> dict[str, Any]:
         target.ensure_code(zygote, payload.manifest)

@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 
-from ansible_mitogen_svc.target import bundle, process, steps
+from ansible_mitogen_svc.target import batch, bundle, process, steps
 from ansible_mitogen_svc.wire import frames
 
 TYPE_CHECKING = False
@@ -75,7 +75,7 @@ def run_child(sock: socket.socket, image: Image, directory: str | None) -> NoRet
     except Exception as error:
         wire.send({'error': describe(error)})
         os._exit(1)
-    rc = _run(image.root, arguments)
+    rc = _run(image.root, arguments, header.get('items'), blobs)
     _answer(wire, owner, rc)
     os._exit(rc)
 
@@ -174,26 +174,36 @@ def _module_arguments(header: dict[str, Any], blobs: list[bytes]) -> dict[str, A
     return arguments
 
 
-def _run(root: str, arguments: dict[str, Any]) -> int:
+def _run(root: str, arguments: dict[str, Any], items: list[dict[str, Any]] | None, blobs: list[bytes]) -> int:
     """Run the module and everything a Python does after its script; return the exit code."""
-    rc = 0
-    interrupted = False
+    sys.path.insert(0, root)
+    rc = 1
     try:
-        sys.path.insert(0, root)
+        if items:
+            rc = batch.run_items(items, blobs, lambda text: _run_module(root, dict(arguments, json_params=text)))
+        else:
+            rc = _run_module(root, arguments)
+    except KeyboardInterrupt:
+        _finish(rc)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    return _finish(rc) & 0xff
+
+
+def _run_module(root: str, arguments: dict[str, Any]) -> int:
+    """Run the module once; return the exit code. Raises KeyboardInterrupt, after printing it."""
+    try:
         from ansible.module_utils._internal._ansiballz import _loader
 
         _loader.run_module(modlib_path=root, **arguments)
     except SystemExit as error:
-        rc = _exit_code(error.code)
+        return _exit_code(error.code)
     except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
         sys.excepthook(*sys.exc_info())
-        rc = 1
-    rc = _finish(rc)
-    if interrupted:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-    return rc & 0xff
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return 1
+    return 0
 
 
 def _exit_code(code: object) -> int:

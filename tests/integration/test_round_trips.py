@@ -60,3 +60,35 @@ def test_a_new_small_file_costs_two_round_trips(play: Any, become: bool) -> None
     first = play(become)
     assert sum(record['result']['changed'] for record in first.results if record['event'] == 'ok') == 6
     assert first.statistics['round_trips_per_task']['median'] == 2
+
+
+TREE = """
+- hosts: {host}
+  gather_facts: false
+  become: {become}
+  tasks:
+    - {{name: tree, copy: {{src: tree/, dest: /var/tmp/rt-tree, mode: "0640"}}}}
+    - {{name: connect, ping: }}
+"""
+
+
+@BECOME
+def test_a_thousand_files_that_are_there_cost_three_round_trips_and_no_module_run_each(
+        runner: Runner, root_host: Host, tmp_path: pathlib.Path, become: bool) -> None:
+    (tmp_path / 'tree' / 'inner').mkdir(parents=True)
+    for number in range(1000):
+        (tmp_path / 'tree' / ('inner' if number % 2 else '') / f'file{number}').write_text(f'{number}\n' * number)
+    playbook = tmp_path / 'playbook.yml'
+    playbook.write_text(TREE.format(host='beta' if become else 'alpha', become=str(become).lower()))
+    for changed, trips in ((True, 4), (False, 3)):
+        done = runner.run(playbook, inventory(root_host, root_host), OURS)
+        assert done.returncode == 0, done.tail()
+        assert done.of_task('tree')[0]['result']['changed'] is changed
+        assert done.statistics['module_runs']['zygote']['in a batch'] == 2 * 999
+        assert done.statistics['module_runs']['zygote']['zygote'] <= 5
+        if not become:
+            assert done.statistics['round_trips_per_task']['max'] <= trips, done.statistics
+    assert done.statistics['transfer']['bytes'] == 0
+    count = 'find /var/tmp/rt-tree -type f -perm 0640 | wc -l; cat /var/tmp/rt-tree/inner/file999 | wc -l'
+    listing = root_host.shell(count)
+    assert listing.split() == ['1000', '999']

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Directories of `copy`: what core does file by file is done for many files in one message.
+
+The mixin in front of core's copy action when its connection is ours (action.py puts it there); lives in a task worker.
+
+Theory of operation
+1. Core's own loop runs unchanged. When it is about to run a module for a file (stat, copy or file), the runs that it
+   will ask for next are foreseen, and travel along as further *items* of the same job: core's real modules do all the
+   work on the target, one after the other in one process (target/batch.py).
+2. Their results wait here. When core's loop comes to such a file, the arguments it composed are looked up: equal ones
+   have their result already, any others go core's way.
+3. Nothing is foreseen unless the arguments composed for the current file are those that core composed, so that a core
+   which composes others is slower and not wrong.
+4. A result that is not simply good (failure, warnings, no JSON) is handed to core as the outcome of the command, and
+   takes core's whole way from there. The items behind it have not been run.
+5. Core's way from the start: single files, large files, files of a vault, `raw`, changed files in diff mode, what
+   `follow` finds to be a link, destinations that are directories.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ansible.parsing.vault import is_encrypted_file
+from ansible.utils.display import Display
+from ansible.utils.hashing import checksum
+
+from ansible_mitogen_svc.controller.compat import copy_action
+from ansible_mitogen_svc.controller.compat.copy_action import Arguments, CopyPlan, key_of
+from ansible_mitogen_svc.controller.file_transfer import SMALL
+from ansible_mitogen_svc.controller.payload import Payload
+from ansible_mitogen_svc.statistics import counters
+from ansible_mitogen_svc.wire import frames
+
+if TYPE_CHECKING:
+    from ansible.plugins.action import ActionBase as _Core
+else:
+    # The real base is the accelerated action.
+    _Core = object
+
+display = Display()
+#: Items and bytes of content in one message.
+MOST_ITEMS, MOST_BYTES = 1000, 4 << 20
+#: Module by which core runs it -> the one of core's that is known to bear several runs in one process.
+_BATCHED = {"ansible.legacy.stat": "stat", "ansible.legacy.copy": "copy", "ansible.legacy.file": "file"}
+
+#: Exit status, standard output, standard error.
+Outcome = tuple[int, bytes, bytes]
+
+
+@dataclass
+class Item:
+    """A run that is foreseen.
+
+    Attributes:
+        key: see `key_of`.
+        arguments: of the module.
+        content, place, mode: what is written where before it, and with which mode; no content for most.
+    """
+
+    key: str
+    arguments: Arguments
+    content: bytes | None = None
+    place: str = ""
+    mode: int = 0
+
+
+@dataclass
+class Batch:
+    """A job's further items, and what became of them."""
+
+    first: Arguments
+    items: Sequence[Item]
+    module: str
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    #: The outcome of the job's own run.
+    own: Outcome | None = None
+    stuck: bool = False
+
+    def fits(self, payload: Payload) -> bool:
+        """Whether the payload is core's own module, which is known to bear this."""
+        source = copy_action.core_module_source(self.module)
+        return payload.module == f"ansible.modules.{self.module}" and source in payload.manifest.files.values()
+
+    def pack(self, first_blob: int) -> tuple[list[dict[str, Any]], list[bytes]]:
+        """The header's `items` and the blobs they name, counted from `first_blob`."""
+        packed: list[dict[str, Any]] = [{}]
+        blobs: list[bytes] = []
+        for item in self.items:
+            entry: dict[str, Any] = {"set": self._difference(item.arguments)}
+            if item.content is not None:
+                put = ["put", item.place, item.mode, first_blob + len(blobs)]
+                entry["steps"] = [put, ["chmod", item.place, "u+rwx"]]
+                blobs.append(item.content)
+            packed.append(entry)
+        return packed, blobs
+
+    def _difference(self, arguments: Arguments) -> dict[str, Any]:
+        return {name: value for name, value in arguments.items() if self.first.get(name) != value}
+
+    def take(self, answer: Outcome) -> Outcome:
+        """Sort a job's outcome into those of its items, and return the first's."""
+        rc, output, errors = answer
+        parser = frames.FrameParser()
+        own: Outcome | None = None
+        done = -1
+        try:
+            for done, payload in parser.feed(output):
+                header, blobs = frames.unpack_payload(payload)
+                if "rc" not in header:
+                    self.stuck = True
+                elif done == 0:
+                    own = int(header["rc"]), blobs[0], blobs[1]
+                else:
+                    self.outcomes[self.items[done - 1].key] = int(header["rc"]), blobs[0], blobs[1]
+        except (frames.FrameError, LookupError, TypeError, ValueError):
+            return 1, output, errors
+        if rc and done < len(self.items):
+            # The process died: whatever it was doing ended like that.
+            if own is None:
+                return rc, b"", errors
+            self.outcomes[self.items[done].key] = rc, b"", errors
+        return own if own is not None else (rc or 1, output, errors)
+
+
+class TreeCopyAction(_Core):
+    """Mixin; see the module. `_svc_tree` names are ours, all others core's."""
+
+    #: None until it is known whether a directory is copied; False when none is.
+    _svc_tree_plan: CopyPlan | bool | None = None
+    _svc_tree_dest = ""
+    _svc_tree_follow = False
+    #: What core is copying now.
+    _svc_tree_at: tuple[str, str] = "", ""
+    _svc_batch: Batch | None = None
+
+    def _copy_file(  # noqa: PLR0913
+        self, source_full: str, source_rel: str, content: Any, content_tempfile: Any, dest: str, task_vars: Any,
+        follow: bool,
+    ) -> Any:  # fmt: skip
+        if self._svc_tree_plan is None:
+            self._svc_tree_begin(content, dest, follow)
+        self._svc_tree_at = source_full, source_rel
+        result = super()._copy_file(source_full, source_rel, content, content_tempfile, dest, task_vars, follow)
+        if result is not None and self._svc_tree_plan:
+            self._svc_tree_copied.append(source_rel)
+        return result
+
+    def _svc_tree_begin(self, content: Any, dest: str, follow: bool) -> None:
+        self._svc_tree_plan = False
+        self._svc_tree_copied: list[str] = []
+        self._svc_tree_results: dict[str, Outcome] = {}
+        self._svc_tree_stats: dict[str, Any] = {}
+        source = copy_action.find_source(self) if content is None else None
+        if source is None or self._task.async_val or self._connection.svc_target() is None:
+            return
+        plan = CopyPlan(self, source)
+        if not plan.raw and len(plan.files) > 1:
+            self._svc_tree_plan, self._svc_tree_dest, self._svc_tree_follow = plan, dest, follow
+
+    def _transfer_file(self, local_path: Any, remote_path: Any) -> Any:
+        if self._svc_tree_plan and self._svc_tree_foreseen_copy() in self._svc_tree_results:
+            return None
+        return super()._transfer_file(local_path, remote_path)
+
+    def _svc_tree_foreseen_copy(self) -> str:
+        assert isinstance(self._svc_tree_plan, CopyPlan)
+        full, relative = self._svc_tree_at
+        arguments = self._svc_tree_plan.copy_arguments(
+            self._svc_tree_dest, full, relative, self._svc_tree_follow, checksum(full)
+        )
+        return key_of("ansible.legacy.copy", arguments)
+
+    # -- module runs
+
+    def _execute_module(
+        self, module_name: Any = None, module_args: Any = None, tmp: Any = None, task_vars: Any = None, **keywords: Any
+    ) -> Any:
+        if not self._svc_tree_plan or module_name not in _BATCHED or not module_args:
+            return super()._execute_module(module_name, module_args, tmp, task_vars, **keywords)
+        key = key_of(module_name, module_args)
+        outcome = self._svc_tree_results.pop(key, None)
+        if outcome is not None:
+            result = _simple_result(outcome)
+            if result is not None:
+                return result
+            self._svc_outcome = outcome
+        else:
+            self._svc_batch = self._svc_tree_foresee(module_name, module_args, key)
+        batch = self._svc_batch
+        try:
+            return super()._execute_module(module_name, module_args, tmp, task_vars, **keywords)
+        finally:
+            self._svc_batch = self._svc_outcome = None
+            if batch is not None:
+                self._svc_tree_results.update(batch.outcomes)
+                self._svc_tree_stuck = self._svc_tree_stuck or batch.stuck
+                counters.add("module_runs", "zygote", "in a batch", amount=len(batch.outcomes))
+
+    _svc_outcome: Outcome | None = None
+    _svc_tree_stuck = False
+
+    def _svc_tree_foresee(self, module: str, arguments: Mapping[str, Any], key: str) -> Batch | None:
+        """The runs of a module that core will ask for after the current one; None when that is not foreseen right."""
+        plan = self._svc_tree_plan
+        assert isinstance(plan, CopyPlan)
+        foreseen: list[Item] = []
+        size = 0
+        met = False
+        for item in self._svc_tree_items(plan, module, arguments):
+            if not met:
+                met = item.key == key
+                continue
+            size += len(item.content or b"")
+            if len(foreseen) >= MOST_ITEMS or size > MOST_BYTES:
+                break
+            if set(item.arguments) == set(arguments):
+                foreseen.append(item)
+        if not met or not foreseen:
+            return None
+        return Batch(dict(arguments), foreseen, _BATCHED[module])
+
+    def _svc_tree_items(self, plan: CopyPlan, module: str, arguments: Mapping[str, Any]) -> Iterable[Item]:
+        dest, follow = self._svc_tree_dest, self._svc_tree_follow
+        state = arguments.get("state")
+        if module == "ansible.legacy.stat":
+            composed: Iterable[Arguments] = (plan.stat_arguments(dest, rel, follow) for _, rel in plan.files)
+        elif module == "ansible.legacy.copy":
+            return self._svc_tree_copies(plan)
+        elif state == "file":
+            composed = (plan.file_arguments(dest, full, rel) for full, rel in self._svc_tree_unchanged(plan))
+        elif state == "directory":
+            made = plan.made(self._svc_tree_copied)
+            composed = (plan.directory_arguments(dest, rel) for _, rel in plan.directories if rel not in made)
+        elif state == "link":
+            composed = (plan.link_arguments(dest, pointee, rel) for pointee, rel in plan.links)
+        else:
+            return ()
+        return (Item(key_of(module, each), each) for each in composed)
+
+    def _svc_tree_known(self, plan: CopyPlan) -> Iterable[tuple[str, str, Mapping[str, Any], str]]:
+        """From the current file on: those whose state on the target is known, with it and the checksum here."""
+        here = plan.files.index(self._svc_tree_at) if self._svc_tree_at in plan.files else len(plan.files)
+        for position, (full, relative) in enumerate(plan.files[here:]):
+            asked = plan.stat_arguments(self._svc_tree_dest, relative, self._svc_tree_follow)
+            status = self._svc_tree_stat(key_of("ansible.legacy.stat", asked)) if position else {}
+            if status is not None and not is_encrypted(full):
+                yield full, relative, status, str(checksum(full))
+
+    def _svc_tree_stat(self, key: str) -> Mapping[str, Any] | None:
+        outcome = self._svc_tree_results.get(key)
+        result = _simple_result(outcome) if outcome is not None else None
+        return result["stat"] if result is not None and isinstance(result.get("stat"), dict) else None
+
+    def _svc_tree_unchanged(self, plan: CopyPlan) -> Iterable[tuple[str, str]]:
+        if self._svc_tree_follow:
+            return
+        for position, (full, relative, status, local) in enumerate(self._svc_tree_known(plan)):
+            same = status.get("exists") and not status.get("isdir") and status.get("checksum") == local and plan.force
+            if not position or same:
+                yield full, relative
+
+    def _svc_tree_copies(self, plan: CopyPlan) -> Iterable[Item]:
+        if self._task.diff or self._task.check_mode or self._svc_tree_stuck:
+            return
+        for position, (full, relative, status, local) in enumerate(self._svc_tree_known(plan)):
+            exists = bool(status.get("exists"))
+            new = not exists or plan.force and not status.get("isdir") and status.get("checksum", "") != local
+            if position and (not new or os.stat(full).st_size > SMALL):
+                continue
+            arguments = plan.copy_arguments(self._svc_tree_dest, full, relative, self._svc_tree_follow, local)
+            item = Item(key_of("ansible.legacy.copy", arguments), arguments)
+            if position:
+                with open(full, "rb") as file:
+                    item.content = file.read()
+                item.place = plan.temporary(self._svc_tree_dest, relative)
+                item.mode = self._connection.svc_new_mode(os.stat(full).st_mode)
+            yield item
+
+
+def is_encrypted(path: str) -> bool:
+    """Whether a file is a vault's, which core decrypts before it looks at it."""
+    with open(path, "rb") as file:
+        return bool(is_encrypted_file(file))
+
+
+def _simple_result(outcome: Outcome) -> dict[str, Any] | None:
+    """A result that core would take as it is; None when core has to look at it."""
+    rc, output, _ = outcome
+    try:
+        result = json.loads(output) if not rc else None
+    except ValueError:
+        return None
+    if not isinstance(result, dict) or "__ansible_type" in output.decode("utf-8", "replace"):
+        return None
+    return None if any(result.get(name) for name in ("failed", "warnings", "deprecations", "exception")) else result
