@@ -17,6 +17,7 @@ does. One process, one run at a time:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -31,12 +32,13 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 import measure  # noqa: E402
 import report  # noqa: E402
-from contenders import CONTENDERS, Contender, ContenderMissing  # noqa: E402
+from contenders import CONTENDERS, SCP, Contender, ContenderMissing  # noqa: E402
+from rig.delay_proxy import DelayProxy  # noqa: E402
 from rig.errors import RigUnavailable  # noqa: E402
 from rig.loopback_sshd import LoopbackSshd  # noqa: E402
 from scenarios import SCENARIOS, Scenario  # noqa: E402
 
-RUN_SECONDS = 900.0
+RUN_SECONDS = 1800.0
 
 
 class Bench:
@@ -51,13 +53,30 @@ class Bench:
         self.results = report.Results(list(options.scenario), list(options.contenders))
 
     def run_scenario(self, scenario: Scenario) -> None:
-        contenders = self.results.contenders
+        contenders = [one for one in self.results.contenders if one is not SCP or scenario.scp]
+        with contextlib.ExitStack() as stack:
+            self.addresses = [(address, self.sshd.port) for address in self.sshd.addresses[: scenario.hosts]]
+            if scenario.one_way:
+                proxies = [DelayProxy(address, scenario.one_way, address[0]) for address in self.addresses]
+                self.addresses = [(proxy.address, stack.enter_context(proxy).port) for proxy in proxies]
+            self.files, self.kept = (Path(tempfile.mkdtemp(prefix="f", dir=self.directory)) for _ in range(2))
+            if scenario.prepare is not None:
+                scenario.prepare(self.files)
+            try:
+                self.run_contenders(scenario, contenders)
+            finally:
+                shutil.rmtree(self.files)
+                shutil.rmtree(self.kept)
+
+    def run_contenders(self, scenario: Scenario, contenders: list[Contender]) -> None:
         for contender in contenders:
-            if contender.leaves_caches or not self.results.runs:
+            if contender.leaves_caches or not (self.results.runs or contender.name in scenario.once):
                 self.run_once(scenario, contender, warm_up=True)
         for number in range(self.rounds):
             turn = number % len(contenders)
             for contender in contenders[turn:] + contenders[:turn]:
+                if number and contender.name in scenario.once:
+                    continue
                 measurement = self.run_once(scenario, contender)
                 self.results.add(scenario, contender, measurement)
                 say(f"{scenario.name} {contender.name} {measurement.wall:.2f} s{'' if measurement.good else ' FAILED'}")
@@ -71,11 +90,13 @@ class Bench:
         work.mkdir()
         (directory / "ansible.cfg").write_text(contender.configuration(scenario, masters))
         (directory / "hosts.json").write_text(self.inventory(scenario))
-        (directory / "play.yml").write_text(scenario.playbook(str(work)))
+        (directory / "play.yml").write_text(scenario.playbook(str(work), str(self.files), str(self.kept)))
         environment = self.environment(directory)
         if warm_up and contender.name == "ours":
             environment["ANSIBLE_MITOGEN_SVC_STATS"] = str(directory / "statistics.json")
         command = [str(Path(sysconfig.get_path("scripts")) / "ansible-playbook"), "-i", "hosts.json", "play.yml"]
+        if contender is SCP:
+            command = self.scp(scenario, work)
         try:
             measurement = measure.run(command, environment, directory, RUN_SECONDS)
             if not measurement.good:
@@ -86,13 +107,28 @@ class Bench:
             shutil.rmtree(directory, ignore_errors=True)
         return measurement
 
+    def scp(self, scenario: Scenario, work: Path) -> list[str]:
+        """The command that copies what the scenario copies, with the same ssh options and so the same cipher."""
+        address, port = self.addresses[0]
+        here, there = str(self.files / "data"), f"{self.sshd.user}@{address}:{work}/h00"
+        if scenario.scp == "fetch":
+            here, there = f"{self.sshd.user}@{address}:{self.files}/data", str(work / "h00")
+        options = [*self.sshd.common_args.split(), "-o", "StrictHostKeyChecking=no", "-i", str(self.sshd.private_key)]
+        return ["scp", "-q", *options, "-P", str(port), here, there]
+
     def keep_statistics(self, scenario: Scenario, path: Path) -> None:
         if path.exists():
             self.results.statistics[scenario.name] = json.loads(path.read_text())
 
     def inventory(self, scenario: Scenario) -> str:
-        hosts = {f"h{n:02}": {"ansible_host": self.sshd.addresses[n]} for n in range(scenario.hosts)}
+        hosts = {
+            f"h{number:02}": {"ansible_host": address, "ansible_port": port}
+            for number, (address, port) in enumerate(self.addresses)
+        }
         variables = {**self.sshd.inventory_variables(), "ansible_python_interpreter": self.interpreter}
+        if scenario.one_way:
+            # A proxy's port is none that known_hosts names.
+            variables["ansible_ssh_common_args"] = f"{self.sshd.common_args} -o StrictHostKeyChecking=no"
         return json.dumps({"all": {"hosts": hosts, "vars": variables}})
 
     def environment(self, directory: Path) -> dict[str, str]:

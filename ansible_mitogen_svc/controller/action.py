@@ -22,6 +22,7 @@ import types
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, cast
 
+from ansible import constants
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller.compat.copy_action import is_core_copy
@@ -198,7 +199,9 @@ class AcceleratedAction(_Core):
             parent = self._remote_expand_user(remote_tmp, sudoable=False)
             if _PLAIN_PATH.fullmatch(parent) and parent.startswith("/"):
                 path = shell.join_path(parent, shell._generate_temp_dir_name(), "")
-                self._connection.svc_steps.add("mkdir", path, 0o700)
+                # What goes on in the background needs its files after the connection has ended.
+                kept = self._task.async_val or constants.DEFAULT_KEEP_REMOTE_FILES
+                self._connection.svc_steps.add("mkdir" if kept else "tmpdir", path, 0o700)
                 self._cleanup_remote_tmp = True
                 shell.tmpdir = path
                 return path
@@ -212,7 +215,7 @@ class AcceleratedAction(_Core):
         if not (force or self._should_remove_tmp_path(tmp_path)):
             return None
         steps = self._connection.svc_steps
-        if steps.steps and steps.steps[0] == ["mkdir", tmp_path, 0o700]:
+        if steps.steps and steps.steps[0][0] in ("mkdir", "tmpdir") and steps.steps[0][1] == tmp_path:
             # Nobody ever used it.
             steps.take(first_blob=0)
         elif self._svc_owns(tmp_path):

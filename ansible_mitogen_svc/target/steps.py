@@ -56,6 +56,26 @@ def _mkdir(blobs: Sequence[bytes], path: str, mode: int | str) -> None:
     os.chmod(path, _octal(mode))
 
 
+class TemporaryDirectories:
+    """Directories made by `tmpdir` steps and not removed by a later one; whoever ends before that removes them."""
+
+    def __init__(self) -> None:
+        self._paths: set[str] = set()
+
+    def note(self, wanted: Sequence[Sequence[Any]]) -> None:
+        """Take notice of steps that are about to be done."""
+        for step in wanted:
+            if len(step) > 1 and step[0] == 'tmpdir' and isinstance(step[1], str):
+                self._paths.add(step[1])
+            elif len(step) > 1 and step[0] == 'remove':
+                self._paths.discard(step[1])
+
+    def remove(self) -> None:
+        """Remove what is left."""
+        for path in self._paths:
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _make_parents(path: str) -> None:
     parent = os.path.dirname(path.rstrip('/'))
     if parent and not os.path.isdir(parent):
@@ -195,6 +215,7 @@ def read_part(path: str, offset: int, length: int) -> tuple[int, bool, bytes]:
 
 _ACTIONS: dict[str, Callable[..., None]] = {
     'mkdir': _mkdir,
+    'tmpdir': _mkdir,
     'write': _write,
     'put': _put,
     'append': _append,

@@ -106,6 +106,7 @@ class Zygote:
         self._questions: dict[int, Callable[[dict[str, bytes]], None]] = {}
         self._next_question = frames.QUESTION
         self._pumping = self._came_back = False
+        self._directories = steps.TemporaryDirectories()
 
     def statistics(self) -> dict[str, int]:
         """Jobs running, waiting, done and given to a second process, and the figures of catalogue and nurseries."""
@@ -197,10 +198,12 @@ class Zygote:
         self._reply(call_id, {})
 
     def _run(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
+        self._directories.note(header.get('steps') or ())
         self._waiting.append(Job(call_id, header, payload))
         self.pump()
 
     def _steps(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
+        self._directories.note(header['steps'])
         steps.run_steps(header['steps'], frames.unpack_payload(payload)[1])
         self._reply(call_id, {})
 
@@ -377,6 +380,7 @@ class Zygote:
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         self._zips.close()
+        self._directories.remove()
         self.store.close()
         os._exit(0)
 

@@ -7,7 +7,8 @@ How it works
 1. One thread runs an asyncio loop. Each accepted connection gets a connection to the upstream address and two pumps.
 2. A pump stamps every chunk with the time it may leave (arrival + ``one_way`` seconds) and a writer sends it then,
    so that the delay adds to each direction without limiting throughput.
-3. `cut` closes all connections at once, as a lost link would; `close` ends thread and listener.
+3. `cut` closes all connections at once, as a lost link would; `cut_after` does so when a number of further bytes have
+   gone to the server; `close` ends thread and listener.
 """
 from __future__ import annotations
 
@@ -36,6 +37,8 @@ class DelayProxy:
         self._upstream = upstream
         self._one_way = one_way
         self._counts = {'connections': 0, 'bytes_up': 0, 'bytes_down': 0}
+        #: bytes that still pass to the server before everything is cut; None: no end
+        self._left: int | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -59,6 +62,10 @@ class DelayProxy:
     def cut(self) -> None:
         """Reset every connection that is open now; new ones are accepted."""
         self._loop.call_soon_threadsafe(self._abort_all)
+
+    def cut_after(self, count: int | None) -> None:
+        """Cut everything after the next ``count`` bytes to the server, to the byte; None takes that back."""
+        self._loop.call_soon_threadsafe(setattr, self, '_left', count)
 
     def close(self) -> None:
         """End all connections and the thread; may be called twice."""
@@ -104,21 +111,33 @@ class DelayProxy:
             end.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, counter: str) -> None:
-        queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        queue: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue()
         sender = asyncio.ensure_future(self._send(queue, writer))
+        self._tasks.add(sender)
         try:
             while data := await reader.read(CHUNK):
+                ends = counter == 'bytes_up' and self._left is not None and len(data) >= self._left
+                if counter == 'bytes_up' and self._left is not None:
+                    data = data[:self._left]
+                    self._left -= len(data)
                 self._counts[counter] += len(data)
                 queue.put_nowait((self._loop.time() + self._one_way, data))
+                if ends:
+                    self._left = None
+                    queue.put_nowait((self._loop.time() + self._one_way, None))
         except OSError:
             writer.transport.abort()
         queue.put_nowait((self._loop.time() + self._one_way, b''))
         await sender
+        self._tasks.discard(sender)
 
-    async def _send(self, queue: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+    async def _send(self, queue: asyncio.Queue[tuple[float, bytes | None]], writer: asyncio.StreamWriter) -> None:
         while True:
             leave, data = await queue.get()
             await asyncio.sleep(max(0.0, leave - self._loop.time()))
+            if data is None:
+                self._abort_all()
+                return
             if not data:
                 if writer.can_write_eof():
                     writer.write_eof()

@@ -98,7 +98,7 @@ class CopyPlan:
         """Where core puts a file before its copy module runs."""
         shell = self._action._connection._shell
         suffix = os.path.splitext(shell.join_path(dest, relative))[1]
-        return str(shell.join_path(shell.tmpdir, ".source")) + suffix
+        return f"{shell.join_path(shell.tmpdir, '.source')}{suffix}"
 
     def file_arguments(self, dest: str, source: str, relative: str) -> Arguments:
         """Of the file module for one file whose content is there."""

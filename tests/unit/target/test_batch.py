@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Several runs of one of core's modules in one job: each gives what it gives alone, and the first bad one is the last."""
+"""Several runs of a module of core's in one job: each gives what it gives alone, and the first bad one is the last."""
 from __future__ import annotations
 
 import json
