@@ -57,7 +57,12 @@ class Link:
         """Send `data` to the agent of a context; does not wait."""
         pending = PendingAnswer()
         context = self._router.context_by_id(context_id)
-        handle = self._router.add_handler(pending.arrived, persist=False, respondent=context)
+
+        def is_theirs(message: mitogen.core.Message, stream: object) -> bool:
+            # mitogen lets anybody say that somebody else's answer will never come.
+            return bool(message.src_id == context_id or mitogen.core.has_parent_authority(message))
+
+        handle = self._router.add_handler(pending.arrived, persist=False, policy=is_theirs, respondent=context)
         self._send(context_id, data, handle)
         return pending
 

@@ -8,7 +8,10 @@ The attacker is a Python in a connection of its own that talks mitogen by hand.
 from __future__ import annotations
 
 import json
+import os
+import pathlib
 import time
+import zlib
 from collections.abc import Callable
 
 import mitogen.core
@@ -18,8 +21,9 @@ from ansible_mitogen_svc import service
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.session import Session
 from ansible_mitogen_svc.controller.target import Target
+from ansible_mitogen_svc.services.answers import read_answer
 from ansible_mitogen_svc.services.connection import ConnectionService
-from ansible_mitogen_svc.services.file import FileService
+from ansible_mitogen_svc.services.file import Damaged, FileService, SourceChanged
 from ansible_mitogen_svc.services.link import PendingAnswer, TargetLost
 from ansible_mitogen_svc.services.module_cache import ModuleCacheService
 from ansible_mitogen_svc.wire import frames
@@ -153,6 +157,86 @@ def test_a_target_cannot_pass_for_the_controller(session: Session, connect: Conn
 
     session.router.broker.defer_sync(send)
     assert not served
+
+
+@pytest.mark.parametrize("dead", [False, True], ids=["an answer", "the news that none will come"])
+def test_a_target_cannot_answer_for_another_one(session: Session, connect: Connect, dead: bool) -> None:
+    first, second = connect("first"), connect("second")
+    question = frames.pack_target(first.login_number, frames.pack_payload({"op": "execute", "argv": ["sleep", "2"]}))
+    pending = session._link.ask(first.context_id, question)
+    handle = max(session.router._handle_map)
+
+    def send() -> None:
+        forged = mitogen.core.Message.dead("gone") if dead else mitogen.core.Message(data=b"forged")
+        forged.dst_id, forged.handle, forged.src_id, forged.auth_id = 0, handle, second.context_id, second.context_id
+        session.router._async_route(forged, session.router.stream_by_id(second.context_id))
+
+    session.router.broker.defer_sync(send)
+    assert read_answer(pending.get(60)).header["rc"] == 0
+
+
+class LyingAgent:
+    """Answers a FileService as a hostile agent might; `answers` is asked for (header, blobs) per message."""
+
+    def __init__(self, session: Session, answers: Callable[[dict[str, object]], tuple[dict[str, object], list[bytes]]]):
+        self._answers = answers
+        self.service = FileService(session.router)
+        self.service._link = self  # type: ignore[assignment]
+
+    def ask(self, context_id: int, data: bytes) -> PendingAnswer:
+        pending = PendingAnswer()
+        header, _ = frames.unpack_payload(frames.split_target(data)[1])
+        pending.arrived(mitogen.core.Message(data=frames.pack_payload(*self._answers(header))))
+        return pending
+
+    def tell(self, context_id: int, data: bytes) -> None:
+        pass
+
+
+BOMB = zlib.compress(bytes(64 << 20), 9)
+
+
+@pytest.mark.parametrize(
+    ("part", "refused"),
+    [
+        (({}, [bytes(1 << 21)]), "larger than allowed"),
+        (({"z": 1 << 40}, [BOMB]), "larger than allowed"),
+        (({"z": 1 << 20}, [BOMB]), "another size than it says"),
+        (({"z": 10}, [b"no zlib"]), "damaged"),
+        (({"hole": -5}, []), "either data or a hole"),
+        (({"hole": 1 << 62 | 1}, []), "either data or a hole"),
+        (({"hole": 5}, [b"both"]), "either data or a hole"),
+        (({}, []), "either data or a hole"),
+        (({"hole": 1 << 50}, []), "larger than it was|File too large|Invalid argument"),
+        (({}, [b"x" * 100]), "larger than it was"),
+        (({"eof": True, "size": 10, "sha256": "0" * 64, "changed": False}, []), "did not arrive as it was sent"),
+        (({"eof": True, "size": 0, "sha256": "", "changed": False, "path": "/etc/passwd"}, []), "did not arrive"),
+    ],
+)
+def test_what_a_lying_agent_sends_for_a_file_gets_no_name_on_the_controller(
+    part: tuple[dict[str, object], list[bytes]], refused: str, session: Session, connect: Connect,
+    tmp_path: pathlib.Path,
+) -> None:
+    target = connect("first")
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "kept").write_text("old")
+
+    def answers(header: dict[str, object]) -> tuple[dict[str, object], list[bytes]]:
+        return ({"size": 10, "path": "/etc/passwd"}, []) if header["op"] == "send" else part
+
+    agent = LyingAgent(session, answers)
+    with pytest.raises((ValueError, OSError, SourceChanged, Damaged), match=refused):
+        agent.service.fetch(target.context_id, "/there", str(place / "kept"))
+    assert os.listdir(place) == ["kept"]
+    assert (place / "kept").read_text() == "old"
+
+
+def test_a_part_from_a_target_that_was_asked_for_none_is_nobodys(session: Session, connect: Connect) -> None:
+    for operation in ("part", "complete", "receive", "send", "pull"):
+        data = frames.pack_target(0, frames.pack_payload({"op": operation, "transfer": 1, "path": "/etc/shadow"}))
+        answer = asked_by(session, connect("first").context_id, frames.AGENT_HANDLE, data, mitogen.core.Message.ENC_BIN)
+        assert answer.is_dead
 
 
 def test_nothing_a_target_pickles_is_unpickled(session: Session, connect: Connect, ping: Payload) -> None:
