@@ -10,8 +10,9 @@ Theory of operation
    half-filled filter tables, and facts change while another thread walks them ("dictionary changed size").
 2. `variables_lock` guards VariableManager and the inventory's data; `loader_lock` guards plugin search paths, plugin
    modules and the Jinja plugin tables. Both are re-entrant, because each calls back into what it guards.
-3. Order: variables_lock -> loader_lock -> core's display lock. Reading variables loads plugins and prints warnings;
-   nothing that loads a plugin reads variables while it holds the loader's lock, except to call a plugin's constructor.
+3. Order: variables_lock -> loader_lock -> core's display lock -> `services.starting.starting`. Reading variables loads
+   plugins and prints warnings; nothing that loads a plugin reads variables while it holds the loader's lock, except to
+   call a plugin's constructor.
    A template that is rendered inside the lock would break the order, so plugins are found inside it and run outside.
 4. A child forked while another thread holds one of them would wait for ever. `compat/worker_process.py` takes
    all three before it forks, in that order, and the child starts with fresh ones (``os.register_at_fork``).
