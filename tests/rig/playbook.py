@@ -184,13 +184,14 @@ class Runner:
         """Start ``playbook`` on ``hosts`` (inventory name -> variables); the block ends with everything killed.
 
         In values of ``environment``, and in ``prepare``, a shell command to run first in the playbook's directory,
-        {playbook}, {run} and {collections} stand for the directories of these.
+        {playbook}, {run} and {collections} stand for the directories of these. The variable ``rig_linear`` names the
+        linear strategy of the same side, for plays that another one refuses.
         """
         home = pathlib.Path(tempfile.mkdtemp(prefix=f'{setting.name}-', dir=self.directory))
         (home / 'tmp').mkdir()
         (home / 'inventory.yml').write_text(yaml.safe_dump(self._inventory(hosts)))
         command = [str(pathlib.Path(sys.executable).with_name('ansible-playbook')), '-i', str(home / 'inventory.yml'),
-                   *arguments, playbook.name]
+                   '-e', f'rig_linear={setting.strategy.rpartition(".")[0]}.linear', *arguments, playbook.name]
         places = {'playbook': playbook.parent, 'run': home, 'collections': self._collections}
         filled = {name: value.format_map(places) for name, value in (environment or {}).items()}
         if prepare:
