@@ -6,13 +6,14 @@ Forked ahead of time by a nursery, or for `execute` by the zygote; single-thread
 
 Theory of operation
 1. `become_child` cuts the process loose: session, descriptors, signals, name. It happens before the job is known.
-2. The job arrives as one message on the child's socket, with descriptors of its payload and, unless the nursery held it
+2. While there is no job, what most jobs begin and end with is gone through once (rehearsal.py).
+3. The job arrives as one message on the child's socket, with descriptors of its payload and, unless the nursery held it
    when it forked, of its bundle.
-3. Order of a module run: steps, environment, umask, working directory, the wrapper's own preparations (a working
+4. Order of a module run: steps, environment, umask, working directory, the wrapper's own preparations (a working
    directory that exists, RLIMIT_NOFILE, sys.path), then core's `run_module`.
-4. Order of the end, as in a Python that finishes its script: print what escaped, wait for threads, atexit, flush. Then
+5. Order of the end, as in a Python that finishes its script: print what escaped, wait for threads, atexit, flush. Then
    the answer is sent, and only then the process goes away, which takes a millisecond nobody has to wait for.
-5. The answer is sent by this process alone: a forked grandchild that runs into the same code must not answer, nor
+6. The answer is sent by this process alone: a forked grandchild that runs into the same code must not answer, nor
    anything write to a descriptor that has since become something else. When no answer comes, the exit status counts.
 """
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import select
 import signal
 import sys
 import threading
@@ -56,6 +58,8 @@ def run_child(sock: socket.socket, image: Image, directory: str | None) -> NoRet
     wire = process.Wire(sock)
     status = os.fstat(sock.fileno())
     owner = (os.getpid(), sock.fileno(), status.st_dev, status.st_ino)
+    if image.rehearsal is not None and not _is_readable(sock):
+        image.rehearsal()
     try:
         message, descriptors = wire.receive(block=True)[0]
     except (EOFError, OSError):
@@ -78,6 +82,12 @@ def run_child(sock: socket.socket, image: Image, directory: str | None) -> NoRet
     rc = _run(image.root, arguments, header.get('items'), blobs)
     _answer(wire, owner, rc)
     os._exit(rc)
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def describe(error: BaseException) -> dict[str, str]:

@@ -27,9 +27,11 @@ import pathlib
 import sys
 import zipimport
 
+from ansible_mitogen_svc.target import rehearsal
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import CodeType, ModuleType
     from typing import Any
 
@@ -60,6 +62,8 @@ class Image:
         self.files: Mapping[str, str] = {}
         self.signature: dict[str, str | None] = {}
         """Every path looked up since `record`, and what was found."""
+        self.rehearsal: Callable[[], None] | None = None
+        """What a child does while it waits (rehearsal.py); the nursery has it."""
         self._recording = False
         self._bundles: list[Bundle] = []
         self._codes: dict[tuple[str, str], CodeType] = {}
@@ -174,6 +178,7 @@ class Image:
         try:
             for name in PRELOAD:
                 importlib.import_module(name)
+            self.rehearsal = rehearsal.prepare()
         finally:
             self._recording = False
             # Another zip will be at the root next time; children must not inherit this one's directory.
