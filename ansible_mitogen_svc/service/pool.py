@@ -5,8 +5,9 @@
 How it works
 1. The broker thread hands every CALL_SERVICE message to serve_message, which enters it into PendingRequests (or answers
    Overloaded) and puts it into one queue. A hit of a deduplicating service may be answered right there.
-2. Pool threads take from the queue: decode the request, find its invoker (activating the service when its caller
-   may), and let the invoker run and answer it.
+2. Pool threads take from the queue (task_queue.py: which of them, and when): decode the request, find its invoker
+   (activating the service when its caller may), and let the invoker run and answer it. Answers go to the broker
+   thread through an Outbox, several at a time.
 3. Calls of a serialized service, and of a service not active yet, go into a Lane first: a queue of their own, which
    one pool thread at a time works off. The broker thread picks the lane, so arrival order is kept.
 4. Every service's Select is part of one aggregate Select (roster.py). When a source becomes ready, a token enters the

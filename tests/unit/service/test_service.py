@@ -47,8 +47,11 @@ def test_only_exposed_methods_can_be_called(router, open_pool, connect):
 
 def test_stacked_policies_must_all_agree(router, open_pool, connect):
     open_pool(actors.Plain(router))
-    answer = connect().call(actors.call_master, PLAIN, "stacked")
-    assert "Unauthorized" in answer and "stacked()" in answer
+    child = connect()
+    for method in ("stacked", "stacked_the_other_way"):
+        answer = child.call(actors.call_master, PLAIN, method)
+        assert "Unauthorized" in answer and f"{method}()" in answer
+    assert child.call(actors.call_master, PLAIN, "stacked_in_agreement") == "always"
 
 
 def test_a_wrong_argument_is_reported_with_its_name_and_both_types_but_not_its_value(router, open_pool, connect):

@@ -73,6 +73,16 @@ class Plain(Service):
     def stacked(self):
         return "never"
 
+    @expose(policy=Never())
+    @expose(policy=AllowAny())
+    def stacked_the_other_way(self):
+        return "never"
+
+    @expose(policy=AllowAny())
+    @expose(policy=AllowAny())
+    def stacked_in_agreement(self):
+        return "always"
+
     @expose(policy=AllowAny())
     @no_reply()
     def note(self, text):
