@@ -34,6 +34,8 @@ import mitogen
 import mitogen.core
 import mitogen.parent
 
+from ansible_mitogen_svc.services import exit_watch
+
 from ansible_mitogen_svc.services.starting import starting
 
 #: Packages whose modules travel; boot.py is not one of them, its text runs first.
@@ -328,6 +330,8 @@ class ChildConnection(mitogen.parent.Connection):  # type: ignore[misc]
             except subprocess.TimeoutExpired:
                 pass
         super()._on_streams_disconnected()
+        if self._reaper is not None and self.proc.poll() is None:
+            exit_watch.watch(self._router.broker, self.proc.pid, self._reaper.reap)
 
     def failure(self, error: BaseException) -> StartFailure:
         """What went wrong, after `connect()` raised `error`."""

@@ -4,21 +4,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
 import signal
 import stat
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 
+import mitogen.master
+import mitogen.parent
 import pytest
 
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.session import Session, SessionLifecycle
 from ansible_mitogen_svc.controller.target import LOGIN, Target
+from ansible_mitogen_svc.services import exit_watch
 from ansible_mitogen_svc.services.answers import Answer, ZygoteLost
 from ansible_mitogen_svc.services.bootstrap import StartFailure
 from ansible_mitogen_svc.services.link import TargetLost
@@ -209,3 +214,38 @@ def test_a_forked_worker_uses_the_connection_of_its_parent(ping: Payload, tmp_pa
         assert execute(parent.connect(local_plan("one"), "host"), "exit 5").header["rc"] == 5
     finally:
         lifecycle.close()
+
+
+def test_the_end_of_a_run_waits_for_its_programs_and_not_for_the_next_look_at_them(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mitogen.parent.Reaper, "_calc_delay", lambda self, count: 60.0)
+    monkeypatch.setattr(session.broker, "shutdown_timeout", 30.0)
+    for key in ("one", "two"):
+        plan = local_plan(key)
+        # As ssh does: it has things to do when its output has ended.
+        command = plan.argv[-1].removeprefix(b"exec ") + b"; exec <&- >&- 2>&-; sleep 0.2"
+        session.connect(dataclasses.replace(plan, argv=(*plan.argv[:-1], command)), "localhost")
+    programs = [process.pid for process in session.connections._processes.values()]
+    descriptors = len(os.listdir("/proc/self/fd"))
+    started = time.monotonic()
+    session.close()
+    assert time.monotonic() - started < 15
+    assert len(programs) == 2 and not any(os.path.exists(f"/proc/{pid}") for pid in programs)
+    assert len(os.listdir("/proc/self/fd")) < descriptors
+
+
+def test_a_broker_does_not_wait_for_a_program_only_because_it_is_watched() -> None:
+    broker = mitogen.master.Broker(install_watcher=False)
+    before = len(os.listdir("/proc/self/fd"))
+    with subprocess.Popen(["sleep", "60"]) as program:
+        try:
+            ended = threading.Event()
+            broker.defer_sync(lambda: exit_watch.watch(broker, program.pid, ended.set))
+            assert len(os.listdir("/proc/self/fd")) == before + 1
+            broker.shutdown()
+            broker.join()
+            assert not ended.is_set() and program.poll() is None
+            assert len(os.listdir("/proc/self/fd")) <= before
+        finally:
+            program.kill()
