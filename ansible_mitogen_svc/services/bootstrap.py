@@ -35,7 +35,6 @@ import mitogen.core
 import mitogen.parent
 
 from ansible_mitogen_svc.services import exit_watch
-
 from ansible_mitogen_svc.services.starting import starting
 
 #: Packages whose modules travel; boot.py is not one of them, its text runs first.
