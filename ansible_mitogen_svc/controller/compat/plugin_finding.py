@@ -8,18 +8,20 @@ about each plugin found all the same (controller/workers/plugin_policy.py); call
 Theory of operation
 1. For each task core looks for eight plugins: connection, shell, action and module under several names, each time
    through the same routing tables and the same directories.
-2. Only what was found is remembered, and of that only what lies in ansible-core's own package, came without
-   redirection, deprecation or errors, and did not depend on a list of collections. A plugin that is missing may be
-   there next time.
-3. A full name (`ansible.builtin.debug`) means that one file. What any other name means depends on the directories
-   searched: beside the playbook, in roles. Core keeps what it found there in a table that it makes anew when a
-   directory is added; a remembered plugin holds for as long as the table has the same entry for it.
+2. Only what core finds in its own package is remembered, when it came without redirection, deprecation or errors and
+   did not depend on a list of collections; and under full names (`ansible.builtin.ping` is no action), what it does not
+   find there.
+3. A full name means one file, and is looked for again when the directory it belongs in has changed. What any other name
+   means depends on the directories searched: beside the playbook, in roles. Core keeps what it found there in a table
+   that it makes anew when a directory is added; a remembered plugin holds for as long as the table has the same entry
+   for it. A plugin that is missing may be there next time.
 4. Each caller gets a context of its own, as contexts are changed by those who get them.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +31,7 @@ from ansible.plugins.loader import PluginLoader
 _CORE = os.path.join(os.path.dirname(os.path.abspath(ansible.__file__)), "")
 _FULL_NAME = "ansible.builtin."
 _LEGACY_NAME = "ansible.legacy."
-_PACKAGE = object()
+_PACKAGE = "ansible_collections.ansible.builtin.plugins"
 
 
 def remembering(core: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,36 +50,46 @@ def remembering(core: Callable[..., Any]) -> Callable[..., Any]:
             return core(self, name, mod_type, ignore_deprecated, check_aliases, collection_list)
         key = self, str(name), mod_type, ignore_deprecated
         entry = known.get(key)
-        if entry is not None and entry[1] is _place(self, name, mod_type):
+        place = _place(self, name, mod_type)
+        if entry is not None and place is not None and entry[1] == place:
             return _own_context(entry[0])
         found = core(self, name, mod_type, ignore_deprecated, check_aliases, collection_list)
-        place = _place(self, name, mod_type)
-        if _is_certain(found, name) and (
-            place is _PACKAGE or getattr(place, "path", None) == found.plugin_resolved_path
-        ):
-            known[key] = _own_context(found), place
+        if _is_certain(found, name):
+            place = place or _place(self, name, mod_type)
+            if place is not None and (isinstance(place, int) or place.path == found.plugin_resolved_path):
+                _ = found.resolved_fqcn  # worked out once, and for all copies
+                known[key] = _own_context(found), place
         return found
 
     return find_plugin_with_context
 
 
 def _place(loader: Any, name: str, mod_type: str) -> Any:
-    """What a plugin's whereabouts depend on: `_PACKAGE` alone, or core's entry for what it found in directories."""
-    if name.startswith(_FULL_NAME):
-        return _PACKAGE
-    suffix = mod_type or (".py" if loader.class_name else "")
-    return loader._plugin_path_cache[suffix].get(name.removeprefix(_LEGACY_NAME))
+    """What tells whether a plugin is still where it was, or still missing. `None`: nothing does.
+
+    For full names when core's directory of such plugins changed last, for others core's entry for what it found.
+    """
+    if not name.startswith(_FULL_NAME):
+        suffix = mod_type or (".py" if loader.class_name else "")
+        return loader._plugin_path_cache[suffix].get(name.removeprefix(_LEGACY_NAME))
+    package = sys.modules.get(f"{_PACKAGE}.{loader.type}")
+    if package is None or name.count(".") != _FULL_NAME.count(".") or not package.__file__:
+        return None
+    try:
+        return os.stat(os.path.dirname(package.__file__)).st_mtime_ns
+    except OSError:
+        return None
 
 
 def _is_certain(found: Any, name: str) -> bool:
-    return bool(
-        found.resolved
-        and found.plugin_resolved_path
-        and found.plugin_resolved_path.startswith(_CORE)
-        and found.plugin_resolved_collection == "ansible.builtin"
-        and found.redirect_list == [name]
-        and not (found.deprecated or found.raw_error_list or found.error_list or found.import_error_list)
-    )
+    if found.redirect_list != [name] or found.pending_redirect or found.deprecated:
+        return False
+    if found.raw_error_list or found.error_list or found.import_error_list:
+        return False
+    if not found.resolved:
+        return name.startswith(_FULL_NAME)
+    path = found.plugin_resolved_path
+    return bool(path and path.startswith(_CORE) and found.plugin_resolved_collection == "ansible.builtin")
 
 
 def _own_context(found: Any) -> Any:

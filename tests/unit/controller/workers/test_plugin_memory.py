@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -259,20 +260,37 @@ def found(searches: list[str]) -> Callable[..., Any]:
 def test_a_plugin_of_core_is_searched_for_once(found: Callable[..., Any], searches: list[str], name: str) -> None:
     FIND(action_loader, name)
     # The first search of all notes the directories it has looked into.
-    expected = vars(FIND(action_loader, name))
+    again = FIND(action_loader, name)
+    assert again.resolved_fqcn == "ansible.builtin.debug"
+    expected = vars(again)
     for _call in range(3):
         context = found(action_loader, name)
-        assert vars(context) == expected and context.resolved_fqcn == "ansible.builtin.debug"
+        assert context.resolved_fqcn == "ansible.builtin.debug" and vars(context) == expected
         # What a caller does to its context is its own affair.
         context.redirect_list.append("x")
         context.resolved = False
     assert searches == [name]
 
 
-@pytest.mark.parametrize("name", ["nothing", "ansible.builtin.nothing", "ns.collection.nothing"])
+@pytest.mark.parametrize("name", ["nothing", "ansible.legacy.nothing", "ns.collection.nothing"])
 def test_what_is_missing_is_searched_for_each_time(found: Callable[..., Any], searches: list[str], name: str) -> None:
     assert [found(action_loader, name).resolved for _call in range(2)] == [False, False]
     assert searches == [name] * 2
+
+
+def test_what_core_lacks_is_searched_for_once_until_its_directory_changes(
+    found: Callable[..., Any], searches: list[str], monkeypatch: Any, tmp_path: Path
+) -> None:
+    name = "ansible.builtin.nothing"
+    expected = vars(FIND(action_loader, name))
+    assert [vars(found(action_loader, name)) for _call in range(3)] == [expected] * 3
+    assert len(searches) == 1
+    package = sys.modules["ansible_collections.ansible.builtin.plugins.action"]
+    monkeypatch.setattr(package, "__file__", str(tmp_path / "__init__.py"))
+    assert not found(action_loader, name).resolved
+    time.sleep(0.02)
+    (tmp_path / "nothing.py").write_text("")
+    assert found(action_loader, name).plugin_resolved_path == str(tmp_path / "nothing.py")
 
 
 def test_collections_of_a_task_are_searched_each_time(found: Callable[..., Any], searches: list[str]) -> None:
