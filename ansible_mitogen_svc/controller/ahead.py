@@ -28,6 +28,7 @@ from typing import Any
 
 from ansible_mitogen_svc.controller.compat import module_walk
 from ansible_mitogen_svc.controller.payload import Manifest, manifest_of
+from ansible_mitogen_svc.controller.workers.decision import CONTROLLER_ONLY, PROMPTING
 from ansible_mitogen_svc.controller.workers.gate import ForkGate
 from ansible_mitogen_svc.statistics import counters
 
@@ -42,6 +43,8 @@ ALSO = {
     "unarchive": ("stat", "unarchive"),
     "fetch": ("stat", "slurp"),
 }
+#: Actions that run on the controller only, though core has a module of that name, for its documentation.
+NONE = CONTROLLER_ONLY | PROMPTING | {"import_role", "import_tasks", "include_role", "include_tasks", "meta"}
 #: Seconds between two looks whether tasks wait.
 LOOK_INTERVAL = 0.004
 #: Seconds between two looks whether a target has had a job, by which it is known who runs jobs there.
@@ -53,7 +56,7 @@ END_LIMIT = 2.0
 def modules_of(action: str) -> tuple[str, ...]:
     """Names, within ansible.modules, of the modules of core that a task with this action may run."""
     collection, _, name = action.rpartition(".")
-    if collection not in ("", "ansible.builtin", "ansible.legacy"):
+    if collection not in ("", "ansible.builtin", "ansible.legacy") or name in NONE:
         return ()
     return ALSO.get(name, (name,))
 
@@ -81,6 +84,7 @@ class ModulesAhead:
         self._state = threading.Condition()
         self._packed: list[Manifest | None] = []
         self._position = 0
+        self._latest = ""
         self._news = False
         self._ended = False
         self._thread: threading.Thread | None = None
@@ -98,7 +102,10 @@ class ModulesAhead:
         return len(self._packed)
 
     def reached(self, task_uuid: str) -> None:
-        """A task was queued."""
+        """A task was queued, for one host of perhaps many: the thread is woken for the first."""
+        if task_uuid == self._latest:
+            return
+        self._latest = task_uuid
         position = self._positions.get(task_uuid)
         if position is None or not self._paths:
             return

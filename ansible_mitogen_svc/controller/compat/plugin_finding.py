@@ -11,10 +11,10 @@ Theory of operation
 2. Only what core finds in its own package is remembered, when it came without redirection, deprecation or errors and
    did not depend on a list of collections; and under full names (`ansible.builtin.ping` is no action), what it does not
    find there.
-3. A full name means one file, and is looked for again when the directory it belongs in has changed. What any other name
-   means depends on the directories searched: beside the playbook, in roles. Core keeps what it found there in a table
-   that it makes anew when a directory is added; a remembered plugin holds for as long as the table has the same entry
-   for it. A plugin that is missing may be there next time.
+3. A full name means one file; one that is missing is looked for again when the directory it belongs in has changed.
+   What any other name means depends on the directories searched: beside the playbook, in roles. Core keeps what it
+   found there in a table that it makes anew when a directory is added; a remembered plugin holds for as long as the
+   table has the same entry for it. A plugin that is missing may be there next time.
 4. Each caller gets a context of its own, as contexts are changed by those who get them.
 """
 
@@ -31,6 +31,7 @@ from ansible.plugins.loader import PluginLoader
 _CORE = os.path.join(os.path.dirname(os.path.abspath(ansible.__file__)), "")
 _FULL_NAME = "ansible.builtin."
 _LEGACY_NAME = "ansible.legacy."
+_THERE = "in core's package"
 _PACKAGE = "ansible_collections.ansible.builtin.plugins"
 
 
@@ -50,28 +51,31 @@ def remembering(core: Callable[..., Any]) -> Callable[..., Any]:
             return core(self, name, mod_type, ignore_deprecated, check_aliases, collection_list)
         key = self, str(name), mod_type, ignore_deprecated
         entry = known.get(key)
-        place = _place(self, name, mod_type)
-        if entry is not None and place is not None and entry[1] == place:
+        if entry is not None and entry[1] == _place(self, name, mod_type, entry[0].resolved):
             return _own_context(entry[0])
+        missing = _place(self, name, mod_type, resolved=False)
         found = core(self, name, mod_type, ignore_deprecated, check_aliases, collection_list)
         if _is_certain(found, name):
-            place = place or _place(self, name, mod_type)
-            if place is not None and (isinstance(place, int) or place.path == found.plugin_resolved_path):
-                _ = found.resolved_fqcn  # worked out once, and for all copies
+            place = _place(self, name, mod_type, resolved=True) if found.resolved else missing
+            if place is not None and getattr(place, "path", found.plugin_resolved_path) == found.plugin_resolved_path:
+                _ = found.resolved_fqcn  # worked out once, for all copies
                 known[key] = _own_context(found), place
         return found
 
     return find_plugin_with_context
 
 
-def _place(loader: Any, name: str, mod_type: str) -> Any:
-    """What tells whether a plugin is still where it was, or still missing. `None`: nothing does.
+def _place(loader: Any, name: str, mod_type: str, resolved: bool) -> Any:
+    """What tells whether a plugin is still where it was (`resolved`), or still missing. `None`: nothing does.
 
-    For full names when core's directory of such plugins changed last, for others core's entry for what it found.
+    For full names nothing more is needed, or when core's directory of such plugins changed last; for others it is
+    core's entry for what it found.
     """
     if not name.startswith(_FULL_NAME):
         suffix = mod_type or (".py" if loader.class_name else "")
         return loader._plugin_path_cache[suffix].get(name.removeprefix(_LEGACY_NAME))
+    if resolved:
+        return _THERE
     package = sys.modules.get(f"{_PACKAGE}.{loader.type}")
     if package is None or name.count(".") != _FULL_NAME.count(".") or not package.__file__:
         return None

@@ -121,7 +121,8 @@ def task(action: str) -> SimpleNamespace:
 def test_the_thread_stays_a_window_ahead_and_gives_what_is_coming(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Manifest] = []
     target = SimpleNamespace(name="t", give_ahead=lambda manifest: given.append(manifest) or True)
-    names = sorted(path.stem for path in pathlib.Path(ahead.module_walk.MODULES).glob("*.py"))[: 3 * ahead.WINDOW]
+    shipped = sorted(path.stem for path in pathlib.Path(ahead.module_walk.MODULES).glob("*.py"))
+    names = [name for name in shipped if name not in {*ahead.NONE, *ahead.ALSO}][: 3 * ahead.WINDOW]
     monkeypatch.setattr(ahead.module_walk, "pack_ahead", lambda path: {path: b"code"})
     tasks = [task("ansible.builtin." + name) for name in names]
     block = SimpleNamespace(block=tasks[:5], rescue=tasks[5:], always=[task("other.collection.module"), task("debug")])
@@ -133,3 +134,21 @@ def test_the_thread_stays_a_window_ahead_and_gives_what_is_coming(monkeypatch: p
     assert eventually(lambda: modules.statistics() == 5 + ahead.WINDOW)
     modules.end()
     assert {path for each in given for path in json.loads(each.text)} == set(modules._paths[: 5 + ahead.WINDOW])
+
+
+def test_nothing_is_packed_for_tasks_that_run_on_the_controller_only() -> None:
+    tasks = [task(name) for name in ("debug", "ansible.builtin.set_fact", "include_tasks", "ansible.legacy.fail")]
+    modules = ahead.ModulesAhead([SimpleNamespace(block=tasks, rescue=[], always=[])], ForkGate(), lambda: None)
+    modules.reached(tasks[0]._uuid)
+    assert modules._paths == [] and modules._thread is None
+
+
+def test_the_thread_is_woken_once_for_all_hosts_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = [task("ping"), task("setup")]
+    modules = ahead.ModulesAhead([SimpleNamespace(block=tasks, rescue=[], always=[])], ForkGate(), lambda: None)
+    monkeypatch.setattr(modules, "_run", lambda: None)
+    woken: list[None] = []
+    monkeypatch.setattr(modules._state, "notify_all", lambda: woken.append(None))
+    for each in (*[tasks[0]] * 16, *[tasks[1]] * 16):
+        modules.reached(each._uuid)
+    assert len(woken) == 2
