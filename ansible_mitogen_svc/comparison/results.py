@@ -52,6 +52,7 @@ VOLATILE_TEXT: Sequence[tuple[str, str, str]] = (
     (r'j\d+\.\d+', '<job id>', 'random number and process id'),
     (r'\.\d+\.\d{4}-\d\d-\d\d@\d\d:\d\d:\d\d~', '.<backup>~', 'process id and clock'),
     (r'\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?', '<time>', 'clock'),
+    (r'SHA256:[\w+/]{43}', 'SHA256:<fingerprint>', 'keys are made for a run'),
     (r'0x[0-9a-f]{6,}', '<object address>', 'memory'),
     (r'BECOME-SUCCESS-[a-z]{32}', '<become success>', 'random'),
     (r'sudo-[a-z]{32}|key=[a-z]{32}', '<become prompt>', 'random'),

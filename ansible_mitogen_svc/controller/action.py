@@ -130,7 +130,7 @@ class AcceleratedAction(_Core):
         Under become it runs in the identity's zygote, which a become command started, as a shell there would run it:
         no further become command is needed, nor a password.
         """
-        become = sudoable and self._connection.become is not None
+        become = sudoable and self._connection.become is not None and not self._connection.svc_become_wants_terminal
         if become and self._svc_interpreter and self._connection.svc_target() is not None:
             shell = getattr(self._connection._shell, "executable", None) or self._play_context.executable or "/bin/sh"
             return Job(interpreter=self._svc_interpreter, argv=(shell, "-c", cmd), stdin=in_data)
@@ -165,6 +165,8 @@ class AcceleratedAction(_Core):
             return f"module style {bits.module_style}"
         if self._connection.svc_unavailable is not None:
             return f"no agent: {self._connection.svc_unavailable}"
+        if self._connection.svc_become_wants_terminal:
+            return f"become {self._connection.become.name} wants a terminal"
         return "async" if self._task.async_val else "files kept on the target"
 
     @staticmethod

@@ -124,7 +124,7 @@ class AcceleratedConnection(ReachingConnection):
 
         A become plugin that cannot pipeline must have the true answer, and so waits for the connection.
         """
-        if wrap_async or self.svc_files_wanted:
+        if wrap_async or self.svc_files_wanted or self.svc_become_wants_terminal:
             return bool(super().is_pipelining_enabled(wrap_async))
         if self.svc_transport.packs_ahead and (self.become is None or self.become.pipelining):
             self.svc_begin()
@@ -136,12 +136,13 @@ class AcceleratedConnection(ReachingConnection):
         job, self.svc_job = self.svc_job, None
         if job is not None and job.outcome is not None:
             return job.outcome
-        if job is not None:
+        if job is not None or self.svc_via:
             target = self.svc_target()
             if target is not None:
-                if job.interpreter:
+                if job is not None and job.interpreter:
                     return self._svc_guard(lambda: self._svc_run_in_identity(target, job, cmd))
-                if not self._svc_wrapped(cmd):
+                # Beyond a hop there is no terminal: core's own plugin cannot go there.
+                if self.svc_via or not self._svc_wrapped(cmd):
                     return self._svc_guard(lambda: self._svc_execute(target, cmd, in_data))
         self.svc_flush()
         return cast(Outcome, super().exec_command(cmd, in_data=in_data, sudoable=sudoable))
@@ -177,6 +178,13 @@ class AcceleratedConnection(ReachingConnection):
         """End the connection and core's own (ControlPersist)."""
         self.svc_forget_target()
         super().reset()
+
+    @property
+    def svc_become_wants_terminal(self) -> bool:
+        """Whether the become plugin's program (machinectl, run0) stands with a terminal between its user and the
+        command, and looks for keys of its own: no place for a zygote's frames.
+        """
+        return bool(getattr(self.become, "require_tty", False))
 
     # -- jobs
 

@@ -35,6 +35,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan, plan_key
 from ansible_mitogen_svc.controller.escalation import EscalationRefused, Refusal
+from ansible_mitogen_svc.controller.identity import NotBecome
 from ansible_mitogen_svc.controller.target import Hello
 from ansible_mitogen_svc.services.bootstrap import StartFailure
 from ansible_mitogen_svc.services.connection import PREAMBLE_SIZE
@@ -271,12 +272,15 @@ class LocalCommandTransport:
         return "/bin/sh"
 
     def refused(self, connection: Any, error: EscalationRefused, seconds: float) -> AnsibleError:
-        """See `Transport`. Most of these plugins cannot answer a prompt at all; the words are those of core's ssh."""
+        """See `Transport`. These plugins look for no refusal: what the become command said is the result of the task.
+
+        :raises NotBecome: unless it was silent.
+        """
         if error.refusal is Refusal.TIMEOUT:
             output = error.stdout.decode("utf-8", "replace")
             waited = f"Timeout ({seconds:.0f}s) waiting for privilege escalation prompt"
             return AnsibleConnectionFailure(f"{waited}: {output}")
-        return AnsibleError(f"{error.refusal.value} {connection.become.name} password")
+        raise NotBecome(1, error.stdout, error.stderr)
 
 
 def _unsuitable(reason: str, error: Exception | None = None) -> StartFailure:

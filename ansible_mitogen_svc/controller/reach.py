@@ -21,10 +21,12 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from ansible import constants
+from ansible.errors import AnsibleConnectionFailure, AnsibleValueOmittedError
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller import transport
 from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
+from ansible_mitogen_svc.controller.hop import VIA, Hop
 from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.target import Target
 from ansible_mitogen_svc.controller.workers.gate import fork_gate
@@ -96,14 +98,23 @@ class ReachingConnection(_Core):
             self.svc_unavailable = "shell of Windows"
             return None
         found: list[Target] = []
+        hop = self._svc_hop()
+
+        def start_here(plan: ConnectionPlan) -> None:
+            found.append(session_lifecycle.current().connect(plan, self.svc_inventory_host))
 
         def start(plan: ConnectionPlan) -> None:
-            found.append(session_lifecycle.current().connect(plan, self.svc_inventory_host))
+            if hop is None:
+                start_here(plan)
+            else:
+                hop.start(plan, start_here)
 
         started = time.monotonic()
         try:
             self.svc_transport.establish(self, self._svc_remote_command(), start)
         except StartFailure as failure:
+            if hop is not None:
+                raise AnsibleConnectionFailure(_no_way(self.svc_name, hop.name, failure)) from None
             self.svc_unavailable = failure.reason
             display.vvv(f"no agent on this target ({failure}), its tasks go core's own way", host=self.svc_name)
             return None
@@ -121,8 +132,28 @@ class ReachingConnection(_Core):
         """The transport's settings; core replaces both objects they are taken from, or calls `set_option`."""
         sources = (self._options, self._play_context)
         if self.svc_settings is None or any(a is not b for a, b in zip(self.svc_settings[0], sources, strict=True)):
-            self.svc_settings = (sources, self.svc_transport.settings(self))
+            hop = self._svc_hop()
+            ways = () if hop is None else hop.settings()
+            self.svc_settings = (sources, (*self.svc_transport.settings(self), ways))
         return self.svc_settings[1]
+
+    @property
+    def svc_via(self) -> str:
+        """The host that this one is reached from; empty for the controller."""
+        return self._svc_variable(VIA)
+
+    def _svc_variable(self, name: str) -> str:
+        """A variable of the task's, as text; empty when it is not set, or omitted."""
+        value = self.svc_variables.get(name)
+        try:
+            value = self.svc_templar.template(value) if value is not None else None
+        except AnsibleValueOmittedError:
+            return ""
+        return str(value) if value is not None else ""
+
+    def _svc_hop(self) -> Hop | None:
+        via, timeout = self.svc_via, self._play_context.timeout
+        return Hop(via, self.svc_variables, self.svc_templar, timeout, (self.svc_inventory_host,)) if via else None
 
     @property
     def svc_files_wanted(self) -> bool:
@@ -152,10 +183,8 @@ class ReachingConnection(_Core):
     def _svc_interpreters(self) -> tuple[list[str], bool]:
         """What to start the agent with: the task's interpreter when it is known, else what core's discovery tries."""
         variables = self.svc_variables
-        configured = variables.get("ansible_python_interpreter")
-        if configured is not None:
-            configured = str(self.svc_templar.template(configured))
-        else:
+        configured = self._svc_variable("ansible_python_interpreter")
+        if not configured:
             configured = constants.config.get_config_value("INTERPRETER_PYTHON", variables=dict(variables))
         if configured and not configured.startswith("auto"):
             return [configured], True
@@ -182,3 +211,11 @@ class ReachingConnection(_Core):
         """Core's; an option that an action changes in place may name another target."""
         self.svc_settings = None
         return super().set_option(*args, **kwargs)
+
+
+def _no_way(host: str, hop: str, failure: StartFailure) -> str:
+    said = (failure.stderr or failure.stdout).decode("utf-8", "replace").strip()
+    return (
+        f"No Python could be started on {host}, which is reached from {hop} ({VIA}), so that there is no other way to "
+        f"it: {failure.reason}{': ' if said else ''}{said}"
+    )

@@ -30,7 +30,8 @@ class Settings:
     """Values of the options, in the types the rest of the controller uses.
 
     `stats_path`: file for the statistics, or None. `task_workers`: ``auto`` or ``fork``. `safe_plugins`: names of
-    plugins and collections that may run in threads. `pool_size`: threads of the pool that serves targets' requests.
+    plugins and collections that may run in threads. `local_command_plugins`: names of further connection plugins that
+    start a local program for each command. `pool_size`: threads of the pool that serves targets' requests.
     `identity_limit`: warm Pythons per host beside the login user's.
     `packing_cache`: whether what packing a module found out stays between runs. `packing_cache_path`: the directory for
     it, or None for the default one. `sources`: where each value comes from, for messages.
@@ -39,6 +40,7 @@ class Settings:
     stats_path: str | None = None
     task_workers: str = "auto"
     safe_plugins: tuple[str, ...] = ()
+    local_command_plugins: tuple[str, ...] = ()
     pool_size: int = 16
     identity_limit: int = 20
     packing_cache: bool = True
@@ -74,7 +76,8 @@ def load(strategy: Any, play: Any) -> Settings:
     for option in (each.name for each in fields(Settings) if each.name != "sources"):
         values[option], sources[option] = _value(plugin_name, option, variables)
         _check(option, values[option], sources[option])
-    values["safe_plugins"] = tuple(str(name) for name in values["safe_plugins"] or ())
+    for option in ("safe_plugins", "local_command_plugins"):
+        values[option] = tuple(str(name) for name in values[option] or ())
     return Settings(**values, sources=sources)
 
 
@@ -136,7 +139,7 @@ def _check(option: str, value: Any, source: str) -> None:
         raise _invalid(option, value, source, f"Use a number from 1 to {_POOL_LIMIT}.")
     if option == "identity_limit" and value < 1:
         raise _invalid(option, value, source, "Use a number from 1 up.")
-    if option == "safe_plugins":
+    if option in ("safe_plugins", "local_command_plugins"):
         for name in value or ():
             if not _SAFE_NAME.fullmatch(str(name)):
                 remedy = "Use fully qualified plugin names (ns.collection.plugin) or collection names (ns.collection)."

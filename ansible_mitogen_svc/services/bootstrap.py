@@ -58,8 +58,13 @@ D=zlib.decompressobj()
 SECTIONS=(D.decompress(C)+D.unused_data).split(b"\\0")
 exec(compile(SECTIONS[1],"<ansible_mitogen_svc.target.boot>","exec"))
 """
+# A terminal here may be the become command's own, which nobody else can make raw. Messages must not be among frames.
 _ZYGOTE_STAGE = """\
 import os,zlib
+if os.isatty(0):
+ import tty
+ tty.setraw(0,0)
+ os.dup2(os.open(os.devnull,1),2)
 os.write(1,b"SVC-ZYGOTE\\n")
 def read(n):
  C=b""

@@ -140,6 +140,8 @@ class Agent:
         zygote = self.add(started.output, started.input, f"zygote.{started.process.pid}", started.process.pid)
         zygote.process = started.process
         zygote.terminal = started.terminal
+        if started.errors is None:
+            return zygote
         stream = mitogen.core.Stream()
         stream.set_protocol(ErrorOutput(zygote))
         stream.name = zygote.stream.name + ".stderr"
@@ -233,7 +235,11 @@ class Agent:
         if zygote.terminal is not None:
             tty.setraw(zygote.terminal, termios.TCSANOW)
         compressed = zlib.compress(self._source, 1)
-        zygote.write(b"%010d" % len(compressed) + compressed)
+        boot = b"%010d" % len(compressed) + compressed
+        if zygote.terminal is None:
+            zygote.write(boot)
+        else:
+            zygote.boot = boot
         zygote.on_receive(self.broker, b"")
 
     def on_stop(self, caller, header, blobs):

@@ -14,7 +14,7 @@ import sys
 
 
 class Started:
-    """A process and our ends of its descriptors, all non-blocking.
+    """A process and our ends of its descriptors, all non-blocking; `errors` is None when they come with the output.
 
     `terminal` is a descriptor of the terminal's master side, or None; it must stay open for as long as the process
     shall live, because closing the last one hangs it up.
@@ -27,7 +27,8 @@ class Started:
         self.errors = error_file
         self.terminal = terminal
         for file in (input_file, output_file, error_file):
-            os.set_blocking(file.fileno(), False)
+            if file is not None:
+                os.set_blocking(file.fileno(), False)
 
 
 def start_on_pipes(argv, environment, cwd):
@@ -46,9 +47,10 @@ def start_on_pipes(argv, environment, cwd):
 
 
 def start_on_terminal(argv, environment, cwd):
-    """Run `argv` with a controlling terminal as its standard input and standard error.
+    """Run `argv` with a controlling terminal, which is its standard input and both of its outputs.
 
-    A `su` reads the password there. Standard output stays a pipe: frames must come through unchanged.
+    A `su` reads the password there. A sudo in front of it or behind does not hand on what is typed when one of them is
+    a pipe. Frames come through unchanged once the zygote's first stage has made its own end raw.
     :raises OSError: it cannot be run.
     """
     master, slave = pty.openpty()
@@ -62,7 +64,7 @@ def start_on_terminal(argv, environment, cwd):
         process = subprocess.Popen(
             argv,
             stdin=slave,
-            stdout=subprocess.PIPE,
+            stdout=slave,
             stderr=slave,
             env=_environment(environment),
             cwd=cwd,
@@ -75,7 +77,7 @@ def start_on_terminal(argv, environment, cwd):
     finally:
         os.close(slave)
     writer = os.fdopen(os.dup(master), "wb", 0)
-    return Started(process, writer, process.stdout, os.fdopen(os.dup(master), "rb", 0), master)
+    return Started(process, writer, os.fdopen(os.dup(master), "rb", 0), None, master)
 
 
 def _environment(additions):

@@ -64,6 +64,8 @@ class ZygoteStream(mitogen.core.Protocol):
         self.conversation = None
         self.adopted = False
         self.ready = False
+        #: What it is booted with, for as long as its terminal may still change what it is sent.
+        self.boot = None
         #: How it ended, as callers are told; None while it lives.
         self.gone: dict[str, object] | None = None
         #: It was told to end, and gets nothing more.
@@ -125,6 +127,9 @@ class ZygoteStream(mitogen.core.Protocol):
             if not marker:
                 return
             self.ready = True
+            if self.boot is not None:
+                self.write(self.boot)
+                self.boot = None
         try:
             for number, payload in self._frames.feed(data):
                 self.receive(number, payload)

@@ -45,6 +45,22 @@ options:
         key: safe_plugins
     vars:
       - name: ansible_mitogen_svc_safe_plugins
+  local_command_plugins:
+    description:
+      - Connection plugins, by their fully qualified names, that start a program on the controller for each command,
+        with C(subprocess.Popen). They are accelerated as those of C(docker), C(podman), C(kubectl) and the like are,
+        which need not be named.
+      - Plugins that lie beside a playbook are in the collection C(ansible.legacy).
+    type: list
+    elements: str
+    default: []
+    env:
+      - name: ANSIBLE_MITOGEN_SVC_LOCAL_COMMAND_PLUGINS
+    ini:
+      - section: ansible_mitogen_svc
+        key: local_command_plugins
+    vars:
+      - name: ansible_mitogen_svc_local_command_plugins
   pool_size:
     description:
       - Number of threads that answer what hosts ask for while tasks run, such as a module they lack.

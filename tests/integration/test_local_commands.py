@@ -15,11 +15,11 @@ import stat
 import pytest
 from rig.collections import ensure_collections
 from rig.errors import RigUnavailable
-from rig.playbook import CORE, OURS, PlaybookRun, Runner, Setting
+from rig.playbook import CORE, OURS, REPOSITORY, PlaybookRun, Runner, Setting
 
 from ansible_mitogen_svc.comparison.results import compare
 
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 
 STAND_IN = """#!/usr/bin/python3
 import json, os, sys
@@ -53,10 +53,70 @@ HOSTS = {
     'jexec': {'ansible_connection': 'community.general.jail', 'ansible_host': 'cell', 'ansible_user': 'root'},
     'virsh': {'ansible_connection': 'community.libvirt.libvirt_lxc', 'ansible_host': 'domain'},
     'nsenter': {'ansible_connection': 'community.docker.nsenter', 'ansible_nsenter_pid': 7},
+    'machinectl': {'ansible_connection': 'machine', 'ansible_host': 'crate'},
+    'attach': {'ansible_connection': 'community.general.lxc', 'ansible_host': 'box'},
     'buildah': {'ansible_connection': 'containers.podman.buildah', 'ansible_host': 'work',
                 'ansible_buildah_working_directory': '/tmp'},
 }
-PROGRAMS = ('kubectl', 'oc', 'lxc', 'incus', 'jexec', 'jls', 'virsh', 'nsenter', 'buildah')
+PROGRAMS = ('kubectl', 'oc', 'lxc', 'incus', 'jexec', 'jls', 'virsh', 'nsenter', 'buildah', 'machinectl')
+#: A plugin of somebody else's, as a play may have it beside it.
+PLUGIN = """
+import subprocess
+from ansible.plugins.connection import ConnectionBase
+
+DOCUMENTATION = "{name: machine, short_description: machinectl shell, author: the rig, options: {}}"
+
+
+class Connection(ConnectionBase):
+    transport = "machine"
+    has_pipelining = True
+
+    def _connect(self):
+        return self
+
+    def exec_command(self, cmd, in_data=None, sudoable=True):
+        super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
+        argv = ["machinectl", "-q", "shell", self._play_context.remote_addr, "/bin/sh", "-c", cmd]
+        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        stdout, stderr = process.communicate(in_data)
+        return process.returncode, stdout, stderr
+
+    def put_file(self, in_path, out_path):
+        raise NotImplementedError
+
+    def fetch_file(self, in_path, out_path):
+        raise NotImplementedError
+
+    def close(self):
+        pass
+"""
+#: Stands in for liblxc's Python binding.
+BINDING = """
+import json, os, subprocess, sys
+
+LXC_ATTACH_CLEAR_ENV = 1
+attach_run_command = "run"
+
+
+class Container:
+    state = "RUNNING"
+
+    def __init__(self, name, place="/var/lib/lxc"):
+        self.name, self._place = name, place
+
+    def get_config_path(self):
+        return self._place
+
+    def attach(self, function, argv, env_policy=0, stdin=0, stdout=1, stderr=2):
+        with open(os.environ["RIG_ARGUMENTS"], "a") as log:
+            log.write(json.dumps(["attach", self.name, self._place, function, env_policy]) + "\\n")
+        for descriptor in (stdin, stdout, stderr):
+            os.set_blocking(descriptor, True)
+        return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr).pid
+
+    def attach_wait(self, *arguments, **more):
+        return os.waitpid(self.attach(*arguments, **more), 0)[1]
+"""
 PLAYBOOK = """
 - hosts: all
   gather_facts: false
@@ -78,12 +138,18 @@ def run_with(runner: Runner, tmp_path: pathlib.Path, setting: Setting) -> tuple[
     for name in PROGRAMS:
         (programs / name).write_text(STAND_IN)
         (programs / name).chmod(stat.S_IRWXU)
+    (tmp_path / 'plugins').mkdir(exist_ok=True)
+    (tmp_path / 'plugins/machine.py').write_text(PLUGIN)
+    (tmp_path / 'binding').mkdir(exist_ok=True)
+    (tmp_path / 'binding/lxc.py').write_text(BINDING)
     playbook = tmp_path / 'playbook.yml'
     playbook.write_text(PLAYBOOK)
     log = tmp_path / setting.name
     run = runner.run(playbook, HOSTS, setting, environment={
         'PATH': f'{programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-        'RIG_ARGUMENTS': str(log), 'ANSIBLE_COLLECTIONS_PATH': f'{{collections}}:{collections}'})
+        'PYTHONPATH': f'{REPOSITORY}:{tmp_path}/binding', 'ANSIBLE_CONNECTION_PLUGINS': f'{tmp_path}/plugins',
+        'ANSIBLE_MITOGEN_SVC_LOCAL_COMMAND_PLUGINS': 'ansible.legacy.machine', 'RIG_ARGUMENTS': str(log),
+        'ANSIBLE_COLLECTIONS_PATH': f'{{collections}}:{collections}'})
     return run, [json.loads(line) for line in log.read_text().splitlines()]
 
 

@@ -17,6 +17,7 @@ from ansible.errors import AnsibleError
 from ansible.release import __version__ as core_version
 from ansible.utils.display import Display
 
+from ansible_mitogen_svc.controller import settings
 from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
 from ansible_mitogen_svc.controller.escalation import EscalationRefused
 from ansible_mitogen_svc.controller.target import Hello
@@ -54,14 +55,17 @@ class Transport(Protocol):
         """Path of the shell that runs what core passes to the plugin's `exec_command`."""
 
     def refused(self, connection: Any, error: EscalationRefused, seconds: float) -> AnsibleError:
-        """The plugin's exception for a become command that refused, or was silent for `seconds`."""
+        """The plugin's exception for a become command that refused, or was silent for `seconds`.
+
+        :raises NotBecome: the plugin has none, and what the command said is the result.
+        """
 
 
 @functools.cache
 def _named(name: str) -> Transport | None:
     """The transport in the file of a plugin's name, if it serves the plugin of that full name with this core."""
     file = name.rpartition(".")[2]
-    if not file.isidentifier():
+    if not file.isidentifier() or file.startswith("_"):
         return None
     module = f"{__name__}.{file}"
     try:
@@ -85,14 +89,32 @@ def _is_usable(transport: Transport) -> bool:
     return problem is None
 
 
+@functools.cache
+def _third_party(name: str) -> Transport:
+    from ansible_mitogen_svc.controller.local_command import LocalCommandTransport
+
+    transport = LocalCommandTransport()
+    transport.names = frozenset({name})
+    return transport
+
+
+def _find(name: str) -> Transport | None:
+    found = _named(name)
+    # Core gives plugins beside a playbook no namespace.
+    full = name if "." in name else f"ansible.legacy.{name}"
+    if found is None and full in settings.current().local_command_plugins:
+        return _third_party(name)
+    return found
+
+
 def is_handled(connection_name: str) -> bool:
     """Whether a connection plugin, by the name a play or core gives it, is served by a transport."""
-    return _named(connection_name) is not None
+    return _find(connection_name) is not None
 
 
 def transport_for(connection: Any) -> Transport | None:
     """The transport of a loaded connection plugin; None leaves it to core."""
-    return _named(str(getattr(connection, "ansible_name", None) or getattr(connection, "_load_name", "")))
+    return _find(str(getattr(connection, "ansible_name", None) or getattr(connection, "_load_name", "")))
 
 
 __all__ = ["ConnectionPlan", "StartFailure", "Transport", "is_handled", "transport_for"]
