@@ -54,6 +54,7 @@ PLAYBOOK = f"""
       ping:
       vars:
         ansible_mitogen_svc_via: "{{{{ item.via }}}}"
+        ansible_user: "{{{{ item.user | default('ops') }}}}"
         ansible_python_interpreter: "{{{{ item.python | default('/usr/bin/python3') }}}}"
         ansible_ssh_private_key_file: "{{{{ item.key | default('{KEY_OF_THE_HOP}') }}}}"
       ignore_errors: true
@@ -61,7 +62,7 @@ PLAYBOOK = f"""
       loop:
         - {{name: unknown hop, via: nowhere}}
         - {{name: circle, via: beta}}
-        - {{name: no Python, via: alpha, python: /nowhere/python}}
+        - {{name: no Python, via: alpha, python: /nowhere/python, user: deploy}}
         - {{name: no key, via: alpha, key: /nowhere/key}}
     - name: password
       ping:

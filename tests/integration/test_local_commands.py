@@ -43,7 +43,7 @@ else:
 """
 KUBERNETES = {'ansible_kubectl_namespace': 'lab', 'ansible_kubectl_token': 'kube-secret',
               'ansible_kubectl_extra_args': '--request-timeout=9'}
-HOSTS = {
+HOSTS: dict[str, dict[str, object]] = {
     'kubectl': {'ansible_connection': 'kubernetes.core.kubectl', 'ansible_host': 'pod', **KUBERNETES},
     'kubeconfig': {'ansible_connection': 'kubectl', 'ansible_host': 'pod',
                    'ansible_kubectl_kubeconfig': {'apiVersion': 'v1', 'kind': 'Config'}},
@@ -54,7 +54,6 @@ HOSTS = {
     'virsh': {'ansible_connection': 'community.libvirt.libvirt_lxc', 'ansible_host': 'domain'},
     'nsenter': {'ansible_connection': 'community.docker.nsenter', 'ansible_nsenter_pid': 7},
     'machinectl': {'ansible_connection': 'machine', 'ansible_host': 'crate'},
-    'attach': {'ansible_connection': 'community.general.lxc', 'ansible_host': 'box'},
     'buildah': {'ansible_connection': 'containers.podman.buildah', 'ansible_host': 'work',
                 'ansible_buildah_working_directory': '/tmp'},
 }
@@ -128,7 +127,8 @@ PLAYBOOK = """
 """
 
 
-def run_with(runner: Runner, tmp_path: pathlib.Path, setting: Setting) -> tuple[PlaybookRun, list[list[str]]]:
+def run_with(runner: Runner, tmp_path: pathlib.Path, setting: Setting,
+             hosts: dict[str, dict[str, object]]) -> tuple[PlaybookRun, list[list[str]]]:
     try:
         collections = ensure_collections()
     except RigUnavailable as reason:
@@ -145,7 +145,7 @@ def run_with(runner: Runner, tmp_path: pathlib.Path, setting: Setting) -> tuple[
     playbook = tmp_path / 'playbook.yml'
     playbook.write_text(PLAYBOOK)
     log = tmp_path / setting.name
-    run = runner.run(playbook, HOSTS, setting, environment={
+    run = runner.run(playbook, hosts, setting, environment={
         'PATH': f'{programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
         'PYTHONPATH': f'{REPOSITORY}:{tmp_path}/binding', 'ANSIBLE_CONNECTION_PLUGINS': f'{tmp_path}/plugins',
         'ANSIBLE_MITOGEN_SVC_LOCAL_COMMAND_PLUGINS': 'ansible.legacy.machine', 'RIG_ARGUMENTS': str(log),
@@ -162,8 +162,8 @@ def stable(argv: list[str]) -> tuple[str, ...]:
 @pytest.mark.skipif(os.geteuid() != 0, reason='the jail plugin insists on root')
 def test_a_plugin_starts_its_program_for_ours_as_for_core_but_only_once(
         runner: Runner, tmp_path: pathlib.Path) -> None:
-    core, core_argv = run_with(runner, tmp_path, CORE)
-    ours, our_argv = run_with(runner, tmp_path, OURS)
+    core, core_argv = run_with(runner, tmp_path, CORE, HOSTS)
+    ours, our_argv = run_with(runner, tmp_path, OURS, HOSTS)
     assert ours.returncode == 0, ours.tail()
     assert core.returncode == 0, core.tail()
     differences = compare(core.results, ours.results)
@@ -172,3 +172,13 @@ def test_a_plugin_starts_its_program_for_ours_as_for_core_but_only_once(
     assert len(our_argv) == len(HOSTS), our_argv
     assert ours.statistics['module_runs']['core'] == ours.statistics['module_runs']['cold'] == {}
     assert not ours.leftovers, 'temporary files of the plugins'
+
+
+def test_a_plugin_that_attaches_by_a_binding_has_a_program_started_that_attaches_the_same_way(
+        runner: Runner, tmp_path: pathlib.Path) -> None:
+    # not under core: with pipelining the plugin of community.general 13 never closes the command's input
+    host: dict[str, object] = {'ansible_connection': 'community.general.lxc', 'ansible_host': 'box'}
+    run, argv = run_with(runner, tmp_path, OURS, {'attach': host})
+    assert run.returncode == 0, run.tail()
+    assert argv == [['attach', 'box', '/var/lib/lxc', 'run', 1]]
+    assert run.statistics['module_runs']['core'] == run.statistics['module_runs']['cold'] == {}
