@@ -80,9 +80,9 @@ class Escalation:
             return self._prompted(source)
         elif become.success and become.check_success(line):
             self.succeeded = True
-        elif become.check_incorrect_password(line):
+        elif self._looks_for_refusals and become.check_incorrect_password(line):
             self._refuse(Refusal.INCORRECT, source, line)
-        elif become.check_missing_password(line):
+        elif self._looks_for_refusals and become.check_missing_password(line):
             self._refuse(Refusal.MISSING, source, line)
         elif partial:
             # It may be the beginning of a prompt.
@@ -90,6 +90,11 @@ class Escalation:
         else:
             self.output[source] += line
         return b""
+
+    @property
+    def _looks_for_refusals(self) -> bool:
+        """Core does not before a prompt that the plugin announces: such a command is left to end by itself."""
+        return self._password_sent or not self._awaiting_prompt
 
     def _prompted(self, source: str) -> bytes:
         if self._password_sent:

@@ -82,3 +82,11 @@ def test_output_of_a_command_that_ended_without_becoming_is_kept() -> None:
     talk = Escalation(become("sudo", None))
     talk.hear(b"out\n", b"sudo: unknown user: nosuch\nno newline")
     assert talk.closed() == (b"out\n", b"sudo: unknown user: nosuch\nno newline")
+
+
+def test_before_a_prompt_that_the_plugin_announces_a_refusal_is_left_to_end_by_itself() -> None:
+    # as core's ssh plugin does: a su without a password that says so is a result, not an error of its own kind
+    su = become("su", None)
+    talk = Escalation(su)
+    assert talk.hear(b"su: Authentication failure\r\n", b"") == b""
+    assert talk.closed() == (b"su: Authentication failure\r\n", b"")
