@@ -38,7 +38,11 @@ class RawResultsAdapter(CoreAdapter):
         return executor.run()
 
     def failure(self, error: BaseException) -> Any:
-        return _error_utils.result_dict_from_exception(error)
+        failed = _error_utils.result_dict_from_exception(error)
+        if not isinstance(error.__cause__, Exception):
+            # The action failed, and not the way of its result; core says that of every action that fails.
+            failed.setdefault("changed", False)
+        return failed
 
     def result(self, queued: QueuedTask, task: Any, outcome: Any) -> Any:
         return _RawTaskResult(
