@@ -90,6 +90,6 @@ def test_files_of_a_directory_that_are_there_cost_three_round_trips_together(
         if not become:
             assert done.statistics['round_trips_per_task']['max'] <= trips, done.statistics
     assert done.statistics['transfer']['bytes'] == 0
-    count = 'find /var/tmp/rt-tree -type f -perm 0640 | wc -l; cat /var/tmp/rt-tree/inner/file59 | wc -l'
-    listing = root_host.shell(count)
+    script = 'find /var/tmp/rt-tree -type f -perm 0640 | wc -l; cat /var/tmp/rt-tree/inner/file59 | wc -l'
+    listing = root_host.shell(script)
     assert listing.split() == [str(count), '59']
