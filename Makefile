@@ -5,7 +5,9 @@
 #   make test      lint, type check, unit and integration tests
 #   make test-all  the same with the tests that take minutes, other strategies and workers, and the packaging matrix
 #   make bench     the scenarios of bench/ under core, ansible_mitogen and ours (BENCH_OPTIONS="--scenario first")
-#   make molecule  the molecule scenario
+#   make molecule  the molecule scenarios
+#   make examples  a small site on two containers, before and after
+#   make checks    the sessions of nox: licences, artifacts, docs, ansible-lint, ansible-test (NOX_OPTIONS="-s docs")
 #   make wheel collection clean
 #
 # Each makes the virtual environment it needs. PYTHON=... chooses the interpreter, PYTEST_OPTIONS=... is passed on.
@@ -26,7 +28,7 @@ test: lint packages
 	$(PYTEST) -m "not long" tests/unit tests/integration
 	SVC_TEST_WORKERS=fork $(PYTEST) -m "not long" -k "ping or become or includes" tests/integration/test_targets.py
 
-test-all: lint packages
+test-all: lint packages checks
 	$(PYTEST) tests/unit tests/integration tests/packaging
 	SVC_TEST_WORKERS=fork $(PYTEST) -m "not long" tests/integration
 	set -e; for strategy in free host_pinned; do for workers in auto fork; do \
@@ -35,7 +37,15 @@ test-all: lint packages
 
 molecule: $(VENV)/ready
 	$(VENV)/bin/$(PIP_INSTALL) molecule
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" molecule test
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" molecule test --all
+
+examples: packages
+	$(VENV)/bin/python examples/run.py
+
+NOX_OPTIONS ?= -s licences artifacts docs collection_docs lint sanity
+checks: $(VENV)/ready
+	$(VENV)/bin/$(PIP_INSTALL) nox
+	$(VENV)/bin/nox $(NOX_OPTIONS)
 
 bench: $(USER_VENV)/ready
 	$(USER_VENV)/bin/python bench/run.py $(BENCH_OPTIONS)
@@ -69,4 +79,4 @@ $(USER_VENV)/ready: pyproject.toml galaxy.yml tools/find_python.sh tools/hatch_b
 clean:
 	rm -rf $(VENV) $(USER_VENV) .dev build dist
 
-.PHONY: demo test test-all molecule bench lint packages wheel collection clean
+.PHONY: demo examples checks test test-all molecule bench lint packages wheel collection clean
