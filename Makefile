@@ -7,7 +7,7 @@
 #   make bench     the scenarios of bench/ under core, ansible_mitogen and ours (BENCH_OPTIONS="--scenario first")
 #   make molecule  the molecule scenarios
 #   make examples  a small site on two containers, before and after
-#   make checks    the sessions of nox: licences, artifacts, docs, ansible-lint, ansible-test (NOX_OPTIONS="-s docs")
+#   make checks    sessions of nox: licences and docs; nox -l lists all (NOX_OPTIONS="-s sanity")
 #   make wheel collection clean
 #
 # Each makes the virtual environment it needs. PYTHON=... chooses the interpreter, PYTEST_OPTIONS=... is passed on.
@@ -28,7 +28,7 @@ test: lint packages
 	$(PYTEST) -m "not long" tests/unit tests/integration
 	SVC_TEST_WORKERS=fork $(PYTEST) -m "not long" -k "ping or become or includes" tests/integration/test_targets.py
 
-test-all: lint packages checks
+test-all: lint packages checks molecule
 	$(PYTEST) tests/unit tests/integration tests/packaging
 	SVC_TEST_WORKERS=fork $(PYTEST) -m "not long" tests/integration
 	set -e; for strategy in free host_pinned; do for workers in auto fork; do \
@@ -42,7 +42,7 @@ molecule: $(VENV)/ready
 examples: packages
 	$(VENV)/bin/python examples/run.py
 
-NOX_OPTIONS ?= -s licences artifacts docs collection_docs lint sanity
+NOX_OPTIONS ?= -s licences docs collection_docs
 checks: $(VENV)/ready
 	$(VENV)/bin/$(PIP_INSTALL) nox
 	$(VENV)/bin/nox $(NOX_OPTIONS)

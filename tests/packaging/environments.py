@@ -92,7 +92,7 @@ class Environment:
         """Install a collection tarball where only this environment's commands look."""
         self.collections = self.directory / "collections"
         target = ["-p", str(self.collections)]
-        run([self.program("ansible-galaxy"), "collection", "install", "--offline", *target, str(artifact)])
+        run([self.program("ansible-galaxy"), "collection", "install", "--offline", "--force", *target, str(artifact)])
 
     def ansible(self, program: str, *arguments: str, **variables: str) -> str:
         """Run one of ansible's commands in the environment's directory; nothing of the caller's settings is seen."""
