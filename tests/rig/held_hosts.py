@@ -2,8 +2,8 @@
 # Copyright: The ansible_mitogen_svc authors
 """Container hosts for programs that come and go, such as molecule's playbooks: a process of its own holds them.
 
-    python tests/rig/held_hosts.py start DIRECTORY NAME...   prints the inventory of the hosts as JSON
-    python tests/rig/held_hosts.py stop DIRECTORY
+    python -P tests/rig/held_hosts.py start DIRECTORY NAME...   prints the inventory of the hosts as JSON
+    python -P tests/rig/held_hosts.py stop DIRECTORY
 
 `start` returns when all hosts answer; the holder ends, and removes its containers, when `stop` tells it to, or when
 they end by themselves (`rig.hosts.LIFETIME`).
@@ -57,7 +57,7 @@ def hold(directory: Path, names: list[str]) -> None:
 def start(directory: Path, names: list[str]) -> None:
     """Start the holder and wait for its hosts. Raises `RigUnavailable` when it ends before."""
     directory.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(Path(__file__).resolve()), "hold", str(directory), *names]
+    command = [sys.executable, "-P", str(Path(__file__).resolve()), "hold", str(directory), *names]
     with open(directory / "log", "wb") as log:
         holder = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     (directory / "pid").write_text(str(holder.pid))
