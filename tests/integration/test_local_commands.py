@@ -13,8 +13,8 @@ import pathlib
 import stat
 
 import pytest
-from rig.collections import ensure_collections
 from rig.errors import RigUnavailable
+from rig.galaxy import ensure_collections
 from rig.playbook import CORE, OURS, REPOSITORY, PlaybookRun, Runner, Setting
 
 from ansible_mitogen_svc.comparison.results import compare

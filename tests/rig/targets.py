@@ -9,7 +9,7 @@ A target is a directory with ``playbook.yml`` and, where needed, ``target.yml``:
 ``prepare``      a shell command to run first, in the target's directory; the same {names}
 ``returncode``   what ansible-playbook has to end with (0)
 ``long``         true: only with ``-m long``
-``collections``  true: the collections of `rig.collections` are found
+``collections``  true: the collections of `rig.galaxy` are found
 ``volatile``     list of {field, reason, task}: fields that may differ, see `Tolerance` of the comparison
 ``lockstep``     why the playbook means the same each time only when hosts take each task together (linear, debug)
 ``cold``         {reason in the statistics, * wild: why modules of this target do not run in the zygote}
@@ -37,7 +37,7 @@ import pytest
 import yaml
 
 from ansible_mitogen_svc.comparison.results import Tolerance
-from rig import collections
+from rig import galaxy
 from rig.errors import RigUnavailable
 from rig.hosts import Host, HostPool
 from rig.playbook import CORE, PlaybookRun, Runner, Setting
@@ -122,7 +122,7 @@ class TargetRuns:
     def _run_afresh(self, target: Target, setting: Setting) -> PlaybookRun:
         environment = dict(target.environment)
         if target.collections:
-            environment['ANSIBLE_COLLECTIONS_PATH'] = f'{{collections}}:{collections.ensure_collections()}'
+            environment['ANSIBLE_COLLECTIONS_PATH'] = f'{{collections}}:{galaxy.ensure_collections()}'
         with self._pool.host('first') as first, self._pool.host('second') as second:
             return self._runner.run(target.directory / 'playbook.yml', inventory(first, second), setting,
                                     target.arguments, environment,
