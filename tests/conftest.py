@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""For every test: ``import rig`` works whatever pytest's import mode, and SIGTERM ends a session as Ctrl-C does."""
+"""For every test: ``import rig`` works whatever pytest's import mode, and signals work however the session was started."""
 from __future__ import annotations
 
 import pathlib
@@ -18,6 +18,9 @@ for path in (str(HERE), str(HERE.parent)):
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Without this a CI job's SIGTERM would skip every fixture's clean-up and leave containers behind."""
     signal.signal(signal.SIGTERM, _as_interrupt)
+    # A shell that starts the tests in the background ignores SIGINT for them, and so would all that they start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _as_interrupt(number: int, frame: object) -> None:

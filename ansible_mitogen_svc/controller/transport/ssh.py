@@ -86,7 +86,8 @@ class SshTransport:
     def refused(self, connection: Any, error: EscalationRefused, seconds: float) -> AnsibleError:
         """See `Transport`; wording of core's `_bare_run`."""
         if error.refusal is Refusal.TIMEOUT:
-            output = error.stdout.decode("utf-8", "replace")
+            # core's _examine_output keeps a line that has not ended, such as a prompt nobody knew, for the next look
+            output = error.stdout[: error.stdout.rfind(b"\n") + 1].decode("utf-8", "replace")
             waited = f"Timeout ({seconds:.0f}s) waiting for privilege escalation prompt"
             return AnsibleConnectionFailure(f"{waited}: {output}")
         return AnsibleError(f"{error.refusal.value} {connection.become.name} password")
