@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""For every test: ``import rig`` works whatever pytest's import mode, and signals work however the session was started."""
+"""For every test: ``import rig`` works whatever pytest's import mode; signals work however the session was started."""
 from __future__ import annotations
 
 import pathlib
