@@ -3,8 +3,9 @@
 """The queue between those who have work for a pool (broker thread, local callers) and the pool's fixed threads.
 
 Why not queue.SimpleQueue or mitogen's Latch: who is woken, and how many, decides what a short call costs.
-1. The thread that went to sleep last is woken first: its memory is still in the processor's caches, and a pool with
-   little to do works in one thread.
+1. The thread that has slept longest is woken first. The one that went to sleep last lies on the processor on which it
+   woke the broker thread with its answer, and would now wait there for that thread, with another processor idle: with
+   one call at a time from one child, 0.84 of the calls per second of mitogen's pool instead of 1.09.
 2. At most one thread is on its way out of sleep at any time. When it takes a task and there are more, it wakes the next
    one before it begins. Several threads woken at once would only queue for the interpreter's lock, and so would the
    broker thread that has the next messages to read; a task that blocks still holds up nobody.
@@ -40,7 +41,7 @@ class TaskQueue:
             with self._lock:
                 self._tasks.append(task)
                 if self._sleepers and not self._waking:
-                    sleeper = self._sleepers[-1]
+                    sleeper = self._sleepers[0]
                     self._waking = True
         finally:
             if sleeper is not None:
@@ -59,7 +60,7 @@ class TaskQueue:
                 if self._tasks:
                     task = self._tasks.popleft()
                     if self._tasks and self._sleepers and not self._waking:
-                        sleeper = self._sleepers[-1]
+                        sleeper = self._sleepers[0]
                         self._waking = True
                     break
                 self._sleepers.append(bed)

@@ -38,12 +38,12 @@ def test_tasks_that_wait_for_each_other_get_a_thread_each(workers):
     met.wait(20)  # raises when one of them has no thread
 
 
-def test_a_pool_with_little_to_do_works_in_one_thread(workers):
+def test_threads_of_a_pool_with_little_to_do_take_turns(workers):
     pool, seen = workers(4), []
-    for number in range(50):
+    for number in range(40):
         pool.put(lambda _: seen.append(threading.get_ident()), None)
         eventually(lambda number=number: len(seen) == number + 1 and len(pool._queue._sleepers) == 4)
-    assert len(set(seen)) == 1
+    assert all(seen[n : n + 4] == seen[:4] for n in range(0, 40, 4)) and len(set(seen)) == 4
 
 
 def test_every_task_runs_once_whoever_puts_it_and_however_threads_are_switched(workers):
