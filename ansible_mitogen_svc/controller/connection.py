@@ -24,6 +24,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
+from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.utils.display import Display
@@ -124,7 +125,13 @@ class AcceleratedConnection(ReachingConnection):
 
         A become plugin that cannot pipeline must have the true answer, and so waits for the connection.
         """
-        if wrap_async or self.svc_files_wanted or self.svc_become_wants_terminal:
+        # Up to 2.19, that files shall be kept is looked at by the connection, later by the action.
+        if (
+            wrap_async
+            or constants.DEFAULT_KEEP_REMOTE_FILES
+            or self.svc_files_wanted
+            or self.svc_become_wants_terminal
+        ):
             return bool(super().is_pipelining_enabled(wrap_async))
         if self.svc_transport.packs_ahead and (self.become is None or self.become.pipelining):
             self.svc_begin()

@@ -56,6 +56,17 @@ def test_other_options_are_checked_too(lab: Lab, name: str, value: str, remedy: 
     assert not run.results("first")
 
 
+def test_files_of_modules_stay_where_the_run_asks_for_that(every_core_over_ssh: Lab) -> None:
+    lab, remote = every_core_over_ssh, every_core_over_ssh.directory / "remote"
+    play = lab.write("- hosts: many\n  gather_facts: false\n  tasks:\n    - {name: kept, ping: null}\n")
+    variables = {"ansible_remote_tmp": str(remote)}
+    for keep, expected in ("", []), ("yes", ["AnsiballZ_ping.py"]):
+        run = lab.run(play, LINEAR, hosts=1, variables=variables, ANSIBLE_KEEP_REMOTE_FILES=keep or "no")
+        assert run.results("kept")["h01"]["ping"] == "pong", run.output
+        assert [path.name for path in remote.rglob("*.py")] == expected
+    assert run.statistics["module_runs"]["core"] == {"files kept on the target": 1}
+
+
 def test_variables_of_a_play_win_over_the_environment_and_hold_for_that_play(lab: Lab) -> None:
     second = PLAY.replace("  tasks:", "  vars: {ansible_mitogen_svc_task_workers: \"{{ 'fo' ~ 'rk' }}\"}\n  tasks:")
     run = lab.run(lab.write(PLAY + second), LINEAR, hosts=2, ANSIBLE_MITOGEN_SVC_TASK_WORKERS="auto")
