@@ -126,12 +126,7 @@ class AcceleratedConnection(ReachingConnection):
         A become plugin that cannot pipeline must have the true answer, and so waits for the connection.
         """
         # Up to 2.19, that files shall be kept is looked at by the connection, later by the action.
-        if (
-            wrap_async
-            or constants.DEFAULT_KEEP_REMOTE_FILES
-            or self.svc_files_wanted
-            or self.svc_become_wants_terminal
-        ):
+        if wrap_async or constants.DEFAULT_KEEP_REMOTE_FILES or self.svc_files_wanted or self.svc_become_wants_terminal:
             return bool(super().is_pipelining_enabled(wrap_async))
         if self.svc_transport.packs_ahead and (self.become is None or self.become.pipelining):
             self.svc_begin()
