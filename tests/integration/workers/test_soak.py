@@ -23,7 +23,11 @@ ROUNDS = int(os.environ.get("TEST_SOAK_ROUNDS", "140"))
 
 @dataclass(frozen=True)
 class Sample:
-    """Of one process: proportional set size in KiB, threads, descriptors."""
+    """Of one process: anonymous memory in KiB, threads, descriptors.
+
+    Anonymous memory counts a page whether or not a forked child still shares it. Private and proportional sizes jump
+    when the last child of a process that forks has just ended: that tells who lives beside it, not what it holds.
+    """
 
     memory: int
     threads: int
@@ -35,7 +39,7 @@ def sample(pid: int) -> Sample | None:
     try:
         sizes = dict(line.split(":", 1) for line in (directory / "smaps_rollup").read_text().splitlines()[1:])
         threads, descriptors = len(list((directory / "task").iterdir())), len(list((directory / "fd").iterdir()))
-        return Sample(int(sizes["Private_Dirty"].split()[0]), threads, descriptors)
+        return Sample(int(sizes["Anonymous"].split()[0]), threads, descriptors)
     except (OSError, ValueError, KeyError):
         return None
 
