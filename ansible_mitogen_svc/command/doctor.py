@@ -20,17 +20,12 @@ from importlib import metadata
 from typing import Any
 
 from ansible_mitogen_svc.command.outcome import BAD, FINE
+from ansible_mitogen_svc.services.connection_limit import FILES_AT_REST, FILES_PER_FORK, FILES_PER_HOST
 
 #: Oldest versions that work: pyproject.toml.
 OLDEST_PYTHON = (3, 11)
 OLDEST_CORE = (2, 19)
 OLDEST_MITOGEN = (0, 3, 54)
-#: Open files of a controller: what ansible-playbook has open anyway, and what one connection (pipes to ssh: input,
-#: output, errors) and one worker process need. Counted in /proc/PID/fd of runs with 1 and 12 hosts
-#: and 1 to 12 forks; the first number is three times what was found, for plugins.
-FILES_AT_REST = 64
-FILES_PER_HOST = 3
-FILES_PER_FORK = 2
 
 
 @dataclass(frozen=True)
@@ -129,7 +124,7 @@ def _open_files(hosts: int, forks: int) -> Finding:
         raised = (
             f"ulimit -n {needed}" if hard == resource.RLIM_INFINITY or needed <= hard else "nofile in limits.conf(5)"
         )
-        return Finding("warning", f"{text}; raise the limit ({raised}), or run fewer hosts at a time (serial)")
+        return Finding("warning", f"{text}; with fewer, connections are closed and made again: raise it ({raised})")
     return Finding("ok", text)
 
 

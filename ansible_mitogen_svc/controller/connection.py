@@ -393,4 +393,5 @@ def accelerated(connection: Any, inventory_host: str) -> Any:
     replacement.svc_under_way = None
     replacement.svc_settings = None
     replacement.svc_unavailable = None
+    replacement.svc_held = []
     return replacement

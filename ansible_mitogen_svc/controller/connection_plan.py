@@ -74,6 +74,12 @@ class TaskSession(Protocol):
     def known_target(self, key: str) -> Target | None:
         """The live target of a key, when this process has it already."""
 
+    def hold(self, key: str) -> None:
+        """A task uses the connection of a key from now on: it is not closed to make room for another."""
+
+    def release(self, key: str) -> None:
+        """The task has ended."""
+
     def note_use(self, key: str, host: str) -> None:
         """Note that an inventory host's tasks use a connection."""
 

@@ -34,6 +34,8 @@ class AcceleratedExecutor(_Core):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._shared_loader_obj: Any = action.with_our_actions(self._shared_loader_obj)
+        #: The connections of the task; a loop's items may have one each.
+        self._svc_connections: list[connection.AcceleratedConnection] = []
 
     def run(self) -> Any:
         """Run the task; counts its round trips."""
@@ -43,6 +45,8 @@ class AcceleratedExecutor(_Core):
                 return super().run()
         finally:
             counters.task_round_trips(round_trips.take())
+            for each in self._svc_connections:
+                each.svc_release()
             session_lifecycle.task_ended()
 
     def _get_connection(self, *args: Any, **kwargs: Any) -> Any:
@@ -50,6 +54,8 @@ class AcceleratedExecutor(_Core):
         ours = connection.accelerated(found, str(self._task.delegate_to or self._host.name))
         if ours is found:
             counters.add("other_connections", str(getattr(found, "ansible_name", None) or type(found).__module__))
+        else:
+            self._svc_connections.append(ours)
         return ours
 
     def _set_connection_options(self, variables: Any, templar: Any) -> Any:

@@ -69,6 +69,8 @@ class ReachingConnection(_Core):
     svc_under_way: Future[Target | None] | None
     #: What `_svc_settings` was computed from, and gave.
     svc_settings: tuple[tuple[Any, ...], tuple[Any, ...]] | None
+    #: Keys of the connections that are kept open for the task of this one.
+    svc_held: list[str]
     #: Why no agent runs on this target; None while nothing is known against it.
     svc_unavailable: str | None
 
@@ -101,6 +103,7 @@ class ReachingConnection(_Core):
         hop = self._svc_hop()
 
         def start_here(plan: ConnectionPlan) -> None:
+            self._svc_hold(plan.key)
             found.append(session_lifecycle.current().connect(plan, self.svc_inventory_host))
 
         def start(plan: ConnectionPlan) -> None:
@@ -126,7 +129,24 @@ class ReachingConnection(_Core):
 
     def _svc_known_target(self) -> Target | None:
         key = _known_keys.get(self._svc_settings())
-        return session_lifecycle.current().known_target(key) if key is not None else None
+        if key is None:
+            return None
+        self._svc_hold(key)
+        return session_lifecycle.current().known_target(key)
+
+    def _svc_hold(self, key: str) -> None:
+        if key not in self.svc_held:
+            session_lifecycle.current().hold(key)
+            self.svc_held.append(key)
+
+    def svc_release(self) -> None:
+        """The task has ended: its connections may be closed to make room for others."""
+        under_way = self.svc_under_way
+        if under_way is not None and not under_way.done():
+            under_way.add_done_callback(lambda _: self.svc_release())
+            return
+        held, self.svc_held = self.svc_held, []
+        session_lifecycle.release(held)
 
     def _svc_settings(self) -> tuple[Any, ...]:
         """The transport's settings; core replaces both objects they are taken from, or calls `set_option`."""

@@ -31,6 +31,7 @@ from typing import Any
 import mitogen.core
 import mitogen.master
 import mitogen.parent
+from ansible.utils.display import Display
 
 from ansible_mitogen_svc import service
 from ansible_mitogen_svc.controller.connection_plan import (
@@ -47,21 +48,29 @@ from ansible_mitogen_svc.controller.target import LOGIN, Hello, Target
 from ansible_mitogen_svc.controller.worker_session import WorkerSession
 from ansible_mitogen_svc.controller.workers.gate import fork_gate
 from ansible_mitogen_svc.services.connection import ConnectionService
+from ansible_mitogen_svc.services.connection_limit import from_open_files
 from ansible_mitogen_svc.services.file import FileService
-from ansible_mitogen_svc.services.link import AnswerTimeout, Link, TargetLost
+from ansible_mitogen_svc.services.link import Link
 from ansible_mitogen_svc.services.module_cache import ModuleCacheService
 from ansible_mitogen_svc.services.tally import TallyService
-from ansible_mitogen_svc.wire import frames
 
-#: Seconds that agents may take to finish what they were told before the run ends without them.
-FINISH_TIMEOUT = 5.0
+#: Said once in a run; Display leaves out what it has said before.
+CROWDED = (
+    "ansible_mitogen.svc: the limit of open files (ulimit -n) has no room for a connection to each host. Connections "
+    "that no task uses are closed and made again. Raise the limit, or set the option connection_limit to accept this."
+)
+
+display = Display()
 
 
 class Session(Targets):
     """The session of the ansible-playbook process."""
 
-    def __init__(self, pool_size: int) -> None:
-        """:param pool_size: threads of the pool; as many connections can be set up at once."""
+    def __init__(self, pool_size: int, connection_limit: int = 0, forks: int = 5) -> None:
+        """:param pool_size: threads of the pool; as many connections can be set up at once.
+        :param connection_limit: connections that may be open at once; 0 for what the limit of open files has room for.
+        :param forks: tasks that run at once.
+        """
         super().__init__()
         self.splitter = PayloadSplitter()
         self._closed = threading.Event()
@@ -74,7 +83,10 @@ class Session(Targets):
         self.path = os.path.join(self.directory, "listener")
         self._listener = WorkerListener.build_stream(self.router, path=self.path)
         self.module_cache = ModuleCacheService(self.router)
-        self.connections = ConnectionService(self.router)
+        limit = connection_limit or from_open_files(forks)
+        self.connections = ConnectionService(self.router, limit, self._makes_room)
+        self._limit_set = connection_limit > 0
+        self._crowded = False
         files = FileService(self.router, ProgressLine())
         services = [self.module_cache, self.connections, files, TallyService(self.router, self.learn)]
         self.pool = service.Pool(self.router, services=services, size=pool_size, unpickle=service.AllowParents())
@@ -91,9 +103,25 @@ class Session(Targets):
         except service.CallFailed as error:
             raise start_failure(error) from None
         self.note_use(plan.key, host)
+        if self._crowded and not self._limit_set:
+            display.warning(CROWDED)
         hello = Hello.from_header(connected["hello"])
         target = Target(self._link, connected["context_id"], plan.key, plan.name, hello, self)
         return self.remember(target, self.router)
+
+    def hold(self, key: str) -> None:
+        """See TaskSession."""
+        self.connections.hold(key)
+
+    def release(self, key: str) -> None:
+        """See TaskSession."""
+        self.connections.release(key)
+
+    def _makes_room(self, key: str) -> None:
+        self._crowded = True
+        target = self.known_target(key)
+        if target is not None:
+            target.alive = False
 
     def tell_use(self, key: str, host: str) -> None:
         """See Targets."""
@@ -146,20 +174,12 @@ class Session(Targets):
         if self._closed.is_set():
             return
         self._closed.set()
-        self._finish_agents()
+        self.connections.finish(self.connections.context_ids())
         self.connections.end()
         self.pool.close()
         self.broker.shutdown()
         self.broker.join()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def _finish_agents(self) -> None:
-        question = frames.pack_target(0, frames.pack_payload({"op": "finish"}))
-        for pending in [self._link.ask(context_id, question) for context_id in self.connections.context_ids()]:
-            try:
-                pending.get(FINISH_TIMEOUT)
-            except (TargetLost, AnswerTimeout):
-                pass
 
 
 class SessionLifecycle:
@@ -172,6 +192,8 @@ class SessionLifecycle:
         self._pid = os.getpid()
         self._ended = False
         self.pool_size = 16
+        self.connection_limit = 0
+        self.forks = 5
 
     def begin(self) -> None:
         """A play begins: a session may be started, also when there was a run before in this process."""
@@ -189,7 +211,7 @@ class SessionLifecycle:
             if self._session is None:
                 if self._ended:
                     raise RuntimeError("the run has ended")
-                self._session = Session(self.pool_size)
+                self._session = Session(self.pool_size, self.connection_limit, self.forks)
                 atexit.register(self.close)
             return self._session
 
@@ -230,6 +252,13 @@ class SessionLifecycle:
         """A task's executor is done; a forked worker, which runs only one, closes its session now."""
         if os.getpid() != self._pid:
             self.close()
+
+    def release(self, keys: list[str]) -> None:
+        """A task no longer uses connections that it held; what a forked worker held goes with its process."""
+        session = self._session
+        if session is not None and os.getpid() == self._pid:
+            for key in keys:
+                session.release(key)
 
     def reset_host(self, host: str) -> None:
         """``meta: reset_connection`` for an inventory host."""
@@ -279,9 +308,7 @@ def _quieten_logging() -> None:
 
 class _DisplayHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        from ansible.utils.display import Display
-
-        Display().debug(f"mitogen: {record.getMessage()}")
+        display.debug(f"mitogen: {record.getMessage()}")
 
 
 #: The session of this process.

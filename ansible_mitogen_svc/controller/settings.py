@@ -32,7 +32,8 @@ class Settings:
     `stats_path`: file for the statistics, or None. `task_workers`: ``auto`` or ``fork``. `safe_plugins`: names of
     plugins and collections that may run in threads. `local_command_plugins`: names of further connection plugins that
     start a local program for each command. `pool_size`: threads of the pool that serves targets' requests.
-    `identity_limit`: warm Pythons per host beside the login user's.
+    `identity_limit`: warm Pythons per host beside the login user's. `connection_limit`: connections open at once, 0 for
+    what the limit of open files has room for.
     `packing_cache`: whether what packing a module found out stays between runs. `packing_cache_path`: the directory for
     it, or None for the default one. `sources`: where each value comes from, for messages.
     """
@@ -43,6 +44,7 @@ class Settings:
     local_command_plugins: tuple[str, ...] = ()
     pool_size: int = 16
     identity_limit: int = 20
+    connection_limit: int = 0
     packing_cache: bool = True
     packing_cache_path: str | None = None
     sources: dict[str, str] = field(default_factory=dict, compare=False)
@@ -139,6 +141,8 @@ def _check(option: str, value: Any, source: str) -> None:
         raise _invalid(option, value, source, f"Use a number from 1 to {_POOL_LIMIT}.")
     if option == "identity_limit" and value < 1:
         raise _invalid(option, value, source, "Use a number from 1 up.")
+    if option == "connection_limit" and value < 0:
+        raise _invalid(option, value, source, "Use a number from 1 up, or 0 for what open files have room for.")
     if option in ("safe_plugins", "local_command_plugins"):
         for name in value or ():
             if not _SAFE_NAME.fullmatch(str(name)):

@@ -76,10 +76,12 @@ class ProcessParts:
             except OSError as error:
                 _display.warning(f"ansible_mitogen.svc: could not write the statistics to {path}: {error}")
 
-    def use(self, settings: settings_module.Settings) -> None:
+    def use(self, settings: settings_module.Settings, forks: int) -> None:
         """Take over what the settings of a play say about the parts of the process."""
         session_lifecycle.begin()
         session_lifecycle.pool_size = settings.pool_size
+        session_lifecycle.connection_limit = settings.connection_limit
+        session_lifecycle.forks = forks
         self._stats_path = settings.stats_path
         store = _walk_store(settings.packing_cache, settings.packing_cache_path)
         module_walk.keep_in(store)
@@ -130,7 +132,7 @@ class Accelerated(StrategyHooks):
             _warn_about_core(str(compatible.problem))
             return
         parts = process_parts()
-        parts.use(settings)
+        parts.use(settings, self.forks)
         parts.run_end.attach(self._tqm)
         parts.layer_parts.adapter.route_display(parts.router)
         output.install_streams()

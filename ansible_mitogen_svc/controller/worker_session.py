@@ -83,6 +83,13 @@ class WorkerSession(Targets):
         before = self._before.known_target(target.key)
         return before if before is not None and before.context_id == target.context_id else None
 
+    def hold(self, key: str) -> None:
+        """See TaskSession. The parent takes it back when this process's connection to it ends."""
+        service.call(self._parent, ConnectionService, "hold_for_worker", key=key)
+
+    def release(self, key: str) -> None:
+        """See TaskSession."""
+
     def tell_use(self, key: str, host: str) -> None:
         """See Targets."""
         service.call(self._parent, ConnectionService, "used_for", key=key, host=host)

@@ -11,8 +11,8 @@ Theory of operation
    not kept: the next task tries again.
 2. When the connection ends, its key is invalidated in the broker thread; the next task connects anew.
 3. `reset` ends the connections that were made for an inventory host (``meta: reset_connection``).
-4. The number of connections is bounded by descriptors: each takes three here. Beyond the bound the one longest unused,
-   with no call under way, is closed.
+4. The number of connections is bounded, by default by the limit of open files (connection_limit.py). Before one more is
+   made, one that no task holds is closed. A forked worker's holds end with its own connection to this process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, cast
 
 import mitogen.core
@@ -30,7 +30,8 @@ import mitogen.parent
 
 from ansible_mitogen_svc import service
 from ansible_mitogen_svc.services import bootstrap
-from ansible_mitogen_svc.services.link import Link
+from ansible_mitogen_svc.services.connection_limit import Holders
+from ansible_mitogen_svc.services.link import AnswerTimeout, Link, TargetLost
 from ansible_mitogen_svc.statistics import counters
 from ansible_mitogen_svc.wire import frames
 
@@ -40,6 +41,8 @@ PREAMBLE_SIZE = b"@svc-preamble-size@"
 HELLO_TIMEOUT = 60.0
 #: Seconds to wait for the broker thread to close a connection.
 CLOSE_TIMEOUT = 10.0
+#: Seconds that agents may take to finish what they were told before their connections are closed without them.
+FINISH_TIMEOUT = 5.0
 
 
 class ConnectFailed(Exception):
@@ -86,12 +89,26 @@ class ConnectionService(service.Service):
 
     invoker_class = ConnectionInvoker
 
-    def __init__(self, router: mitogen.parent.Router) -> None:
+    def __init__(
+        self,
+        router: mitogen.parent.Router,
+        limit: int | None = None,
+        closing: Callable[[str], None] = lambda key: None,
+    ) -> None:
+        """:param limit: connections that may be open at once; None for any number.
+        :param closing: told the key of each connection that makes room, before anybody can ask for it again; must not
+            wait for anything.
+        """
         super().__init__(router)
         self._link = Link(router)
-        # Guards `_contexts` and `_hosts`; never held while another lock is taken.
+        self._limit = limit
+        self._closing = closing
+        # Guards the six below; never held while another lock is taken.
         self._contexts_lock = threading.Lock()
         self._contexts: dict[str, mitogen.parent.Context] = {}
+        self._starting = 0
+        self._holders = Holders()
+        self._workers: dict[int, set[str]] = {}
         self._ending = False
         self._hosts: dict[str, set[str]] = {}
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
@@ -109,16 +126,20 @@ class ConnectionService(service.Service):
         :raises ConnectFailed: with the parts of the failure as JSON.
         """
         started = time.monotonic()
+        self._make_room()
         try:
             context, connection = bootstrap.connect(self.router, name, lambda size: _command(command, size), timeout)
             header = self._greet(context)
         except bootstrap.StartFailure as failure:
             counters.add("connections", "failed")
+            with self._contexts_lock:
+                self._starting -= 1
             raise ConnectFailed.of(failure) from None
         finally:
             counters.add("seconds", "connect", amount=time.monotonic() - started)
         counters.add("connections", "opened")
         with self._contexts_lock:
+            self._starting -= 1
             self._contexts[key] = context
             self._processes[context.context_id] = connection.proc.proc
         mitogen.core.listen(context, "disconnect", lambda: self._on_lost(key, context))
@@ -134,6 +155,61 @@ class ConnectionService(service.Service):
             self._close(context)
             raise bootstrap.StartFailure(None, b"", str(error).encode(), "agent") from None
         return header
+
+    def _make_room(self) -> None:
+        """Count a connection that is about to be made, and close one that nobody holds where it is one too many."""
+        key = None
+        with self._contexts_lock:
+            self._starting += 1
+            if self._limit is not None and len(self._contexts) + self._starting > self._limit:
+                key = self._holders.draw(self._contexts)
+            if key is not None:
+                context = self._contexts.pop(key)
+                self._closing(key)
+        if key is not None:
+            self.invalidate(key)
+            counters.add("connections", "closed for another")
+            self.finish([context.context_id])
+            self._close(context)
+
+    def hold(self, key: str) -> None:
+        """A task of this process uses the connection of a key, or is about to ask for it: it stays open."""
+        with self._contexts_lock:
+            self._holders.hold(key)
+
+    def release(self, key: str) -> None:
+        """That task has ended."""
+        with self._contexts_lock:
+            self._holders.release(key)
+
+    @service.expose(service.AllowParents())
+    @service.arg_spec({"key": str})
+    @service.not_deduplicated()
+    def hold_for_worker(self, key: str, msg: mitogen.core.Message) -> None:
+        """`hold` for a forked worker, until its connection to this process ends."""
+        worker = msg.src_id
+        with self._contexts_lock:
+            keys = self._workers.get(worker)
+            if keys is not None and key in keys:
+                return
+            self._workers.setdefault(worker, set()).add(key)
+            self._holders.hold(key)
+        if keys is None:
+            mitogen.core.listen(self.router.context_by_id(worker), "disconnect", lambda: self._on_worker_ended(worker))
+
+    def _on_worker_ended(self, worker: int) -> None:
+        with self._contexts_lock:
+            for key in self._workers.pop(worker, ()):
+                self._holders.release(key)
+
+    def finish(self, context_ids: list[int]) -> None:
+        """Let agents do what they were told without anybody waiting for it."""
+        question = frames.pack_target(0, frames.pack_payload({"op": "finish"}))
+        for pending in [self._link.ask(context_id, question) for context_id in context_ids]:
+            try:
+                pending.get(FINISH_TIMEOUT)
+            except (TargetLost, AnswerTimeout):
+                pass
 
     def _on_lost(self, key: str, context: mitogen.parent.Context) -> None:
         with self._contexts_lock:

@@ -116,6 +116,22 @@ options:
         key: identity_limit
     vars:
       - name: ansible_mitogen_svc_identity_limit
+  connection_limit:
+    description:
+      - Number of connections that may be open at once. Where one more is needed, one that no running task uses is
+        closed, and made again when a task needs it.
+      - V(0) stands for as many as the limit of open files (C(ulimit -n)) has room for, at three for each connection and
+        two for each fork.
+      - It is read when the first task of a run connects; later plays cannot change it.
+    type: int
+    default: 0
+    env:
+      - name: ANSIBLE_MITOGEN_SVC_CONNECTION_LIMIT
+    ini:
+      - section: ansible_mitogen_svc
+        key: connection_limit
+    vars:
+      - name: ansible_mitogen_svc_connection_limit
   stats_path:
     description:
       - A file to which statistics of the run are written as JSON when it ends.

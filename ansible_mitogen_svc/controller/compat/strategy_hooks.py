@@ -48,6 +48,11 @@ class StrategyHooks:
         """Before core resets the connection of a host."""
         raise NotImplementedError
 
+    @property
+    def forks(self) -> int:
+        """How many tasks run at once."""
+        return int(self._tqm._forks)
+
     def wake_by(self, event: threading.Event) -> None:
         """Let results and requests set `event`. Before anything is queued."""
         self._results = WakingDeque(event)

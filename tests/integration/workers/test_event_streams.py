@@ -44,6 +44,13 @@ def test_with_worker_processes_only_the_event_stream_is_that_of_core(every_core_
     assert list(ours.tasks) == ["fork"]
 
 
+def test_with_room_for_fewer_connections_than_hosts_the_event_stream_is_that_of_core(ssh_lab: Lab) -> None:
+    core = ssh_lab.mixed("linear", hosts=4)
+    ours = ssh_lab.mixed(OURS + "linear", hosts=4, ANSIBLE_MITOGEN_SVC_CONNECTION_LIMIT="2")
+    check(differences(core.events, ours.events))
+    assert ours.statistics["connections"]["closed for another"] > 2
+
+
 def test_check_mode_and_diff_mode_give_the_event_stream_of_core(lab: Lab) -> None:
     core, ours = lab.both("modules.yml", "linear", "--check", "--diff", hosts=2, forks=2)
     check(differences(core.events, ours.events))
