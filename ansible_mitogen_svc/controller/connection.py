@@ -72,6 +72,7 @@ class Job:
         stdin: its input.
         batch: further runs of the payload's module.
         outcome: that of a run which was made already, with another job's batch.
+        anew: by a become command, which may make another process now than it did before.
     """
 
     interpreter: str = ""
@@ -81,6 +82,7 @@ class Job:
     stdin: bytes | None = None
     batch: Batch | None = None
     outcome: Outcome | None = None
+    anew: bool = False
 
 
 @dataclass
@@ -209,12 +211,13 @@ class AcceleratedConnection(ReachingConnection):
             ) from None
 
     def _svc_run_in_identity(self, target: Target, job: Job, command: str) -> Outcome:
+        job.anew = self._svc_wrapped(command)
         try:
             zygote, executable = self._svc_zygote(target, job, command)
             try:
                 return self._svc_run_in_zygote(target, job, zygote, executable)
             except ZygoteGone:
-                # Retired or killed since, or of an interpreter that was replaced: start another one.
+                # Retired, killed, or not what would be started now.
                 return self._svc_run_in_another_zygote(job, command)
         except identities.NotBecome as error:
             counters.add("module_runs", "cold", "identity did not start")
@@ -235,6 +238,8 @@ class AcceleratedConnection(ReachingConnection):
         if job.batch is not None:
             header["items"], more = job.batch.pack(len(blobs))
             blobs += more
+        if job.anew:
+            header["anew"] = True
         header["environment"] = {name: str(value) for name, value in job.environment.items()}
         answer = self._svc_call_with_steps(target, zygote, header, blobs)
         if job.payload is not None:
@@ -303,8 +308,7 @@ class AcceleratedConnection(ReachingConnection):
             self._svc_give_up(target, target.zygote(LOGIN) or zygote if lost.first else zygote)
             raise
         except JobRefused as error:
-            if error.kind == "InterpreterChanged":
-                # Nothing was started. A new zygote is a new process of the interpreter that is there now.
+            if error.kind in ("InterpreterChanged", "AccountChanged"):  # nothing was started
                 self._svc_give_up(target, zygote)
                 raise ZygoteGone(str(error)) from None
             raise AnsibleError(f"The task could not be started on {self.svc_name}: {error}") from error
@@ -317,7 +321,7 @@ class AcceleratedConnection(ReachingConnection):
             session_lifecycle.current().disconnect(target)
         else:
             target.forget_zygote(zygote.number)
-            target.cast(AGENT, {"op": "stop", "zygote": zygote.number})
+            target.cast(AGENT, {"op": "replace", "zygote": zygote.number})
 
     def _svc_execute(self, target: Target, command: str, in_data: bytes | None) -> Outcome:
         zygote = target.zygote(LOGIN)

@@ -68,6 +68,7 @@ class Agent:
             "converse": self.on_converse,
             "adopt": self.on_adopt,
             "stop": self.on_stop,
+            "replace": self.on_replace,
             "finish": self.on_finish,
             "resolve": self.on_resolve,
             "abandon": self.on_abandon,
@@ -248,6 +249,16 @@ class Agent:
             if zygote.process is not None and not zygote.adopted:
                 zygote.process.kill()
             zygote.stream.on_disconnect(self.broker)
+        caller.answer(frames.pack_payload({}))
+
+    def on_replace(self, caller, header, blobs):
+        """A zygote is not what would be started now: its identity gets another one, it ends when it has answered."""
+        zygote = self.zygotes[header["zygote"]]
+        if zygote.gone is None and zygote.number != LOGIN_ZYGOTE:
+            if self.identities.get(zygote.identity) == zygote:
+                del self.identities[zygote.identity]
+            zygote.replaced = True
+            zygote.retire_if_replaced()
         caller.answer(frames.pack_payload({}))
 
     def on_finish(self, caller, header, blobs):

@@ -22,6 +22,7 @@ import sys
 from collections import OrderedDict
 
 from ansible_mitogen_svc.target import loader, process
+from ansible_mitogen_svc.target.account import signature_of
 from ansible_mitogen_svc.target.nursery import start_nursery
 from ansible_mitogen_svc.target.slots import JobZips, Slot
 
@@ -50,20 +51,12 @@ HELD_LIMIT = 16 << 20
 
 def surroundings() -> tuple[Any, ...]:
     """Return what tells that packages or libraries were installed, removed or upgraded."""
-    return tuple(map(_identity_of, ('/etc/ld.so.cache', *(path for path in sys.path if path))))
+    return tuple(map(signature_of, ('/etc/ld.so.cache', *(path for path in sys.path if path))))
 
 
 def interpreter() -> Any:
     """Return what tells that the running interpreter was replaced on disk."""
-    return _identity_of(sys.executable) if sys.executable else None
-
-
-def _identity_of(path: str) -> Any:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+    return signature_of(sys.executable) if sys.executable else None
 
 
 class NurseryLink:

@@ -32,6 +32,7 @@ import time
 from collections import deque
 
 from ansible_mitogen_svc.target import child, nurseries, nursery, process, steps
+from ansible_mitogen_svc.target.account import Account
 from ansible_mitogen_svc.target.catalogue import Catalogue
 from ansible_mitogen_svc.target.execution import Executions
 from ansible_mitogen_svc.target.slots import JobZips, Slot
@@ -91,6 +92,7 @@ class Zygote:
         self._loop = EventLoop()
         self._output = FrameOutput(output_fd)
         self._interpreter = nurseries.interpreter()
+        self._account = Account()
         self._directory = process.leave_directory()
         sys.path[:] = [path for path in sys.path if path not in ('', '.')]
         self.store = Store.open(store_root)
@@ -198,6 +200,9 @@ class Zygote:
         self._reply(call_id, {})
 
     def _run(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
+        changed = self._account.changed() if header.get('anew') else ''
+        if changed:
+            raise AccountChanged(f'{changed} changed since this zygote was started by a become command')
         self._directories.note(header.get('steps') or ())
         self._waiting.append(Job(call_id, header, payload))
         self.pump()
@@ -387,6 +392,10 @@ class Zygote:
 
 class InterpreterChanged(RuntimeError):
     """The interpreter was upgraded; only a new zygote would run what a new login runs."""
+
+
+class AccountChanged(RuntimeError):
+    """Only a new zygote would be what the become command makes now."""
 
 
 class BaseSetFailed(RuntimeError):

@@ -70,6 +70,8 @@ class ZygoteStream(mitogen.core.Protocol):
         self.gone: dict[str, object] | None = None
         #: It was told to end, and gets nothing more.
         self.leaving = False
+        #: Another one serves its identity: it ends when it has answered what it was asked.
+        self.replaced = False
         #: Calls that another zygote has to answer first.
         self.expected = 0
         self.used = 0.0
@@ -101,6 +103,11 @@ class ZygoteStream(mitogen.core.Protocol):
         self.waiting_for_end.append(caller)
         self.leaving = True
         self.write(frames.pack_frame(0, frames.pack_payload({"op": "retire"})))
+
+    def retire_if_replaced(self):
+        """End now if nothing is to be waited for."""
+        if self.replaced and self.idle and not self.leaving and self.gone is None:
+            self.retire(Nobody())
 
     @property
     def idle(self):
@@ -144,6 +151,7 @@ class ZygoteStream(mitogen.core.Protocol):
             caller = self._pending.pop(number, None)
             if caller is not None:
                 caller.answer(payload)
+            self.retire_if_replaced()
         elif self.hello is None:
             self.hello = payload
             if self.identity:

@@ -23,8 +23,8 @@ from rig.errors import RigUnavailable
 HERE = pathlib.Path(__file__).parent
 REPOSITORY = 'localhost/svc-rig'
 PACKAGES = (
-    'acl', 'bzip2', 'ca-certificates', 'file', 'iproute2', 'openssh-server', 'passwd', 'procps', 'psmisc', 'python3',
-    'python3-apt', 'sudo', 'tar', 'tini', 'unzip', 'xz-utils', 'zip',
+    'acl', 'bzip2', 'ca-certificates', 'file', 'fish', 'iproute2', 'openssh-server', 'passwd', 'procps', 'psmisc',
+    'python3', 'python3-apt', 'sudo', 'tar', 'tcsh', 'tini', 'unzip', 'xz-utils', 'zip',
 )
 BUILD_SECONDS = 1200
 ATTEMPTS = 3

@@ -177,6 +177,24 @@ class Runner:
         with self.live(playbook, hosts, setting, arguments, environment, prepare) as live:
             return live.finish(seconds)
 
+    def program(self, name: str, hosts: Mapping[str, Mapping[str, Any]], setting: Setting, arguments: Sequence[str],
+                stdin: str = '', environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run another program of ansible-core's (``ansible``, ``ansible-console``, ``ansible-pull``) to its end.
+
+        {run} in ``arguments`` stands for the directory of the run, which is the working directory, too.
+        """
+        home = self._place(hosts, setting)
+        command = [str(pathlib.Path(sys.executable).with_name(name)), '-i', str(home / 'inventory.yml'),
+                   *(argument.replace('{run}', str(home)) for argument in arguments)]
+        return subprocess.run(command, cwd=home, input=stdin, capture_output=True, text=True, timeout=RUN_SECONDS,
+                              env=self._environment(home, setting, environment or {}))
+
+    def _place(self, hosts: Mapping[str, Mapping[str, Any]], setting: Setting) -> pathlib.Path:
+        home = pathlib.Path(tempfile.mkdtemp(prefix=f'{setting.name}-', dir=self.directory))
+        (home / 'tmp').mkdir()
+        (home / 'inventory.yml').write_text(yaml.safe_dump(self._inventory(hosts)))
+        return home
+
     @contextlib.contextmanager
     def live(self, playbook: pathlib.Path, hosts: Mapping[str, Mapping[str, Any]], setting: Setting,
              arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None,
@@ -187,9 +205,7 @@ class Runner:
         {playbook}, {run} and {collections} stand for the directories of these. The variable ``rig_linear`` names the
         linear strategy of the same side, for plays that another one refuses.
         """
-        home = pathlib.Path(tempfile.mkdtemp(prefix=f'{setting.name}-', dir=self.directory))
-        (home / 'tmp').mkdir()
-        (home / 'inventory.yml').write_text(yaml.safe_dump(self._inventory(hosts)))
+        home = self._place(hosts, setting)
         command = [str(pathlib.Path(sys.executable).with_name('ansible-playbook')), '-i', str(home / 'inventory.yml'),
                    '-e', f'rig_linear={setting.strategy.rpartition(".")[0]}.linear', *arguments, playbook.name]
         places = {'playbook': playbook.parent, 'run': home, 'collections': self._collections}

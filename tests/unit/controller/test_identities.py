@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
+import pathlib
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from ansible_mitogen_svc.controller import settings
 from ansible_mitogen_svc.controller.identity import Identity, identify, zygote_for
-from ansible_mitogen_svc.controller.target import Target, Zygote
+from ansible_mitogen_svc.controller.target import AGENT, Target, Zygote
 from ansible_mitogen_svc.services.answers import Answer, ZygoteGone
 from ansible_mitogen_svc.services.bootstrap import zygote_arguments
 from ansible_mitogen_svc.statistics import counters
@@ -82,3 +84,26 @@ def test_an_identity_in_use_is_never_ended_and_the_limit_is_exceeded_for_it(conn
             zygote = target.zygote(identity(name).name)
             assert zygote is not None
             who(target, zygote)
+
+
+def test_a_replaced_identity_finishes_what_it_runs_while_another_one_takes_its_place(
+    connect: Callable[[str], Target], tmp_path: pathlib.Path
+) -> None:
+    target = connect("one")
+    old = start(target, "first")
+    answers: list[Answer] = []
+    command = f"until test -e {tmp_path}/go; do sleep 0.1; done; echo $WHO"
+    running = threading.Thread(target=lambda: answers.append(who(target, old, command)))
+    running.start()
+    while not target.call(old.number, {"op": "ping"}).header["jobs"]:
+        time.sleep(0.01)
+    target.forget_zygote(old.number)
+    target.cast(AGENT, {"op": "replace", "zygote": old.number})
+    new = start(target, "first")
+    assert new.number != old.number and who(target, new).blobs[0] == b"first\n"
+    assert not answers, "it was cut off"
+    (tmp_path / "go").touch()
+    running.join(60)
+    assert answers[0].blobs[0] == b"first\n"
+    with pytest.raises(ZygoteGone):
+        who(target, old)

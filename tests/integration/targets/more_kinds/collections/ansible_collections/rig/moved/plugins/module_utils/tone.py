@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+
+def tone(word):
+    return word.upper()

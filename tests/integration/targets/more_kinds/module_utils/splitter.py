@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+
+def split_args(args):
+    return ['replaced', args]
