@@ -35,7 +35,7 @@ test-all: lint packages checks molecule
 	  SVC_TEST_STRATEGY=$$strategy SVC_TEST_WORKERS=$$workers $(PYTEST) tests/integration/test_targets.py; \
 	done; done
 
-molecule: $(VENV)/ready
+molecule: packages
 	$(VENV)/bin/$(PIP_INSTALL) molecule
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" molecule test --all
 

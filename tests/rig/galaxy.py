@@ -4,6 +4,8 @@
 
 The wheel (50 MB) is downloaded once per machine and user; only the collections below are unpacked, and kept. Called by
 fixtures and the runner's threads in the pytest process; several processes may ask at once.
+
+    python -P tests/rig/galaxy.py DIRECTORY    makes DIRECTORY a link to them; molecule calls it
 """
 from __future__ import annotations
 
@@ -17,6 +19,9 @@ import sys
 import tempfile
 import threading
 import zipfile
+
+if not __package__:  # run as a command
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from rig.errors import RigUnavailable
 
@@ -61,3 +66,15 @@ def _unpack(wheel: pathlib.Path, place: pathlib.Path) -> None:
     prefixes = tuple(f'ansible_collections/{name.replace(".", "/")}/' for name in NEEDED)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(place, [name for name in archive.namelist() if name.startswith(prefixes)])
+
+
+def link(place: pathlib.Path) -> None:
+    """Make ``place`` a link to the collections; it may be one already. Raises `RigUnavailable`."""
+    if place.is_symlink():
+        place.unlink()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(ensure_collections())
+
+
+if __name__ == '__main__':
+    link(pathlib.Path(sys.argv[1]))

@@ -31,7 +31,7 @@ START_SECONDS = 1500.0
 
 
 def inventory(pool: HostPool, names: list[str]) -> dict[str, Any]:
-    """Start a host for each name; variables are those a user would write."""
+    """Start a host for each name; variables are those a user would write, and ``rig_container``, podman's name of it."""
     options = f"-F none -o UserKnownHostsFile={pool.known_hosts} -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
     common = {
         "ansible_user": "root",
@@ -40,7 +40,10 @@ def inventory(pool: HostPool, names: list[str]) -> dict[str, Any]:
         "ansible_python_interpreter": "/usr/bin/python3",
     }
     hosts = {name: pool.start(name) for name in names}
-    listed = {name: {"ansible_host": host.address, "ansible_port": host.port} for name, host in hosts.items()}
+    listed = {
+        name: {"ansible_host": host.address, "ansible_port": host.port, "rig_container": host.name}
+        for name, host in hosts.items()
+    }
     return {"all": {"vars": common, "hosts": listed}}
 
 
