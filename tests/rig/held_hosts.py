@@ -31,7 +31,7 @@ START_SECONDS = 1500.0
 
 
 def inventory(pool: HostPool, names: list[str]) -> dict[str, Any]:
-    """Start a host for each name; variables are those a user would write, and ``rig_container``, podman's name of it."""
+    """Start a host for each name; variables are a user's, and ``rig_container``, podman's name of it."""
     options = f"-F none -o UserKnownHostsFile={pool.known_hosts} -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
     common = {
         "ansible_user": "root",
