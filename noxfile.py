@@ -8,14 +8,18 @@ ansible-builder, ansible-runner, molecule, Sphinx.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
+import subprocess
 
 import nox
 
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["ruff", "types", "licences", "artifacts", "docs", "collection_docs", "lint", "sanity", "tests"]
+nox.options.sessions = [
+    *("ruff", "types", "licences", "artifacts", "docs", "collection_docs", "changelog", "lint", "sanity", "tests"),
+]
 
 ROOT = pathlib.Path(__file__).resolve().parent
 #: (Python of the controller, ansible-core): each release with its oldest and its newest Python.
@@ -30,6 +34,8 @@ SUPPORTED = (
 )
 #: The release that single checks use.
 CORE = "ansible-core==2.21.5"
+#: The pip that this release's ansible-test makes its environments with.
+SANITY_PIP = "25.2"
 
 
 def collection_tree(session: nox.Session) -> pathlib.Path:
@@ -70,7 +76,7 @@ def artifacts(session: nox.Session) -> None:
     out = pathlib.Path(session.create_tmp()) / "dist"
     shutil.rmtree(out, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(out), ".")
-    session.run("twine", "check", "--strict", *map(str, out.iterdir()))
+    session.run("twine", "check", "--strict", *map(str, sorted(out.iterdir())))
     # W002: modules of two plugins may be alike; W009: a collection is a second top level.
     session.run("check-wheel-contents", "--ignore", "W002,W009", *map(str, out.glob("*.whl")))
     collection_tree(session)
@@ -101,27 +107,63 @@ def collection_docs(session: nox.Session) -> None:
 
 
 @nox.session
+def changelog(session: nox.Session) -> None:
+    """The fragments are what a release can be made of."""
+    session.install("antsibull-changelog")
+    session.run("antsibull-changelog", "lint")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """ansible-lint, production profile, on playbooks, scenarios and examples."""
     session.install("ansible-lint", CORE, "mitogen>=0.3.54")
     tree = collection_tree(session)
     places = ["molecule", "examples", "demo/playbook.yml", "ansible_mitogen_svc/command/cleaning/playbook.yml"]
     session.run(
-        *("ansible-lint", "--offline", "--profile", "production", *places),
+        *("ansible-lint", *places),
         env={"ANSIBLE_COLLECTIONS_PATH": str(tree.parents[2])},
     )
 
 
 @nox.session
 def sanity(session: nox.Session) -> None:
-    """ansible-test sanity on the collection as it installs."""
+    """ansible-test sanity on the collection as it installs; `-- --test import` and the like choose among its tests."""
     session.install(CORE, "mitogen>=0.3.54")
     tree = collection_tree(session)
     shutil.copytree(ROOT / "tests/sanity", tree / "tests/sanity")
+    home = session.cache_dir.resolve() / "sanity"
+    offer_pip(session, home / f".ansible/test/cache/get_pip_{SANITY_PIP.replace('.', '_')}.py")
     with session.chdir(tree):
+        # ansible-test asks git which files there are; the checkout around this tree ignores it.
         session.run("git", "init", "-q", external=True)
         session.run("git", "add", "-A", external=True)
-        session.run("ansible-test", "sanity", "--venv", "--color", "no", "--python", session.python or "default")
+        places = {"HOME": str(home), "PATH": starting_pythons(session)}
+        session.run("ansible-test", "sanity", "--color", "no", *session.posargs, env=places)
+
+
+def starting_pythons(session: nox.Session) -> str:
+    """PATH without directories whose Pythons do not start, such as a version manager's for versions it has not.
+
+    ansible-test takes each `pythonX.Y` it finds for one that runs; those it does not find it names and skips.
+    """
+    kept = []
+    for directory in os.environ["PATH"].split(os.pathsep):
+        pythons = [path for path in pathlib.Path(directory).glob("python3.[0-9]*") if not path.name.endswith("-config")]
+        if all(subprocess.run([path, "-c", ""], capture_output=True).returncode == 0 for path in pythons):
+            kept.append(directory)
+    return os.pathsep.join([session.bin, *kept])
+
+
+def offer_pip(session: nox.Session, place: pathlib.Path) -> None:
+    """Put a script where ansible-test looks for get-pip before it downloads it: one that asks the session's own pip.
+
+    It runs in environments that have no pip yet, with pip's options and requirements as its arguments.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    pip = [str(pathlib.Path(session.bin) / "python"), "-m", "pip", "--python"]
+    lines = ["import subprocess, sys", "wanted = [word for word in sys.argv[1:] if not word.startswith('--no-')]"]
+    lines.append(f"sys.exit(subprocess.call([*{pip!r}, sys.executable, 'install', *wanted]))")
+    place.write_text("\n".join(lines) + "\n")
 
 
 @nox.session

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ COLLECTION = "ansible_collections/ansible_mitogen/svc"
 CARRIED = ("plugins", "meta", "changelogs/changelog.yaml", "CHANGELOG.rst", "README.md", "LICENSE")
 # The number ansible-galaxy writes into both JSON files; ansible/galaxy/collection/__init__.py, MANIFEST_FORMAT.
 FORMAT = 1
+# Made beside the artifact while it is built.
+METADATA = "collection-metadata"
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
@@ -35,8 +38,12 @@ class CustomBuildHook(BuildHookInterface[Any]):
             link_checkout(root)
             return
         build_data["force_include"].update({str(root / name): f"{COLLECTION}/{name}" for name in carried_files(root)})
-        for path in write_metadata(root, Path(self.directory) / "collection-metadata"):
+        for path in write_metadata(root, Path(self.directory) / METADATA):
             build_data["force_include"][str(path)] = f"{COLLECTION}/{path.name}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Leave nothing but the artifacts in the directory that they are uploaded from."""
+        shutil.rmtree(Path(self.directory) / METADATA, ignore_errors=True)
 
 
 def link_checkout(root: Path) -> None:

@@ -17,7 +17,6 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ansible_mitogen_svc.command.outcome import BAD, FINE, CommandError
@@ -29,14 +28,18 @@ OUTPUT_SHOWN = 4000
 
 def add_to(commands: Any) -> None:
     """Define the subcommand's part of the command line."""
+    # The playbook is among what goes to ansible-playbook, wherever it stands: only that knows which of its options take
+    # a value, so which of `-i hosts.yml site.yml` is the playbook. For the same reason nothing may be abbreviated.
     parser = commands.add_parser(
         "compare",
+        usage="%(prog)s (-C | --real) [options] PLAYBOOK [options of ansible-playbook]",
+        allow_abbrev=False,
         help="run a playbook under core's linear strategy and under ours, and compare",
         description=(
             "Runs a playbook under ansible.builtin.linear and under ansible_mitogen.svc.linear; prints the times and "
             "every difference of the results. All options that are not listed here go to ansible-playbook."
         ),
-        epilog="Example: ansible-mitogen-svc compare --check site.yml -i hosts.yml --limit web",
+        epilog="Example: ansible-mitogen-svc compare --check -i hosts.yml --limit web site.yml",
     )
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("-C", "--check", action="store_true", help="in check mode: nothing is changed on the hosts")
@@ -48,8 +51,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--reset", metavar="COMMAND", help="with --real: a shell command that restores the hosts")
     parser.add_argument("--rounds", type=_positive, default=1, metavar="N", help="runs of each strategy (default: 1)")
     parser.add_argument("--show-all", action="store_true", help="print all differences, not the first 20")
-    parser.add_argument("playbook", metavar="PLAYBOOK")
-    parser.set_defaults(run=run, passes_on=True)
+    parser.set_defaults(run=run, passes_on=True, refuse=parser.error)
 
 
 def _positive(text: str) -> int:
@@ -62,10 +64,10 @@ def _positive(text: str) -> int:
 def run(options: argparse.Namespace, passed_on: list[str]) -> int:
     """The subcommand; returns the exit status. :raises CommandError: nothing could be compared."""
     if options.reset and not options.real:
-        raise CommandError("--reset belongs to --real: check mode leaves nothing to restore.")
-    if not Path(options.playbook).is_file():
-        raise CommandError(f"there is no playbook {options.playbook}")
-    arguments = [options.playbook, *passed_on, *(["--check"] if options.check else [])]
+        options.refuse("--reset belongs to --real: check mode leaves nothing to restore.")
+    if all(word.startswith("-") for word in passed_on):
+        options.refuse("a PLAYBOOK is required")
+    arguments = [*passed_on, *(["--check"] if options.check else [])]
     if options.real and not options.reset:
         _run(CORE_STRATEGY, arguments, "to bring the hosts to their final state", None)
     runs: dict[str, list[RecordedRun]] = {CORE_STRATEGY: [], OUR_STRATEGY: []}

@@ -61,7 +61,8 @@ class Prospects:
         _prepare_core(list(extra_vars))
         self._loader = DataLoader()
         try:
-            sources = list(inventories) or list(constants.DEFAULT_HOST_LIST)
+            named = list(inventories)
+            sources = named or list(constants.DEFAULT_HOST_LIST)
             self._inventory = InventoryManager(loader=self._loader, sources=sources)
             if limit:
                 self._inventory.subset(limit)
@@ -70,6 +71,9 @@ class Prospects:
             self.hosts = list(self._inventory.get_hosts("all"))
         except AnsibleError as error:
             raise CommandError(f"the inventory cannot be read: {error}") from None
+        if not self.hosts and (named or limit):
+            matching = f" and matches {limit}" if limit else ""
+            raise CommandError(f"no host is in {', '.join(map(str, sources))}{matching}")
         self._adapter: Any = compatibility().adapter
 
     def examine_hosts(self) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ checked on 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1):
 
 - `_configure_module`, `_low_level_execute_command`: recognise module runs and hand them to a zygote.
 - `_compute_environment_string`: notes the variables behind the text.
-- `_make_tmp_path`, `_transfer_file`, `_fixup_perms2`, `_remove_tmp_path`, `_remote_expand_user`: become steps that
+- `_make_tmp_path`, `_transfer_data`, `_fixup_perms2`, `_remove_tmp_path`, `_remote_expand_user`: become steps that
   travel with the next job, where the answer is known beforehand. In every other case core's own.
 """
 

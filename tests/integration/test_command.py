@@ -123,6 +123,30 @@ def test_compare_shows_a_difference_and_says_so_by_its_status(command: Command, 
     assert "ours: '2 ansible_mitogen.svc.linear'" in done.stdout
 
 
+def test_compare_finds_the_playbook_where_ansible_playbook_would(command: Command, tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "play.yml", "- {name: number, assert: {that: number == '2'}}")
+    done = command("compare", "-i", "hosts.json", "--check", "-e", "number=2", "play.yml", "--limit", "two")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "two " in done.stdout and "one " not in done.stdout and "results: identical" in done.stdout
+
+
+def completions(tmp_path: pathlib.Path, line: str) -> list[str]:
+    """What argcomplete offers to a shell for this line; it answers on descriptor 8, see its documentation."""
+    pytest.importorskip("argcomplete", reason="argcomplete is not installed (extra: test)")
+    script = f"exec {sys.executable} -m ansible_mitogen_svc.command 8>offered 9>/dev/null >/dev/null"
+    asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    places = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, **asked, "PYTHONPATH": os.pathsep.join(places)}
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, timeout=60)
+    return [word.strip() for word in (tmp_path / "offered").read_text().splitlines()]
+
+
+def test_shells_complete_commands_and_their_options(tmp_path: pathlib.Path) -> None:
+    assert {"doctor", "compare", "clean"} <= set(completions(tmp_path, "ansible-mitogen-svc "))
+    assert "--inventory" in completions(tmp_path, "ansible-mitogen-svc doctor --in")
+    assert "--rounds" in completions(tmp_path, "ansible-mitogen-svc compare --ro")
+
+
 @pytest.mark.long
 def test_compare_for_real_compares_the_final_state_or_what_a_reset_brings_back(
     command: Command, tmp_path: pathlib.Path
@@ -148,11 +172,16 @@ def test_compare_points_out_plays_that_choose_their_strategy(command: Command, t
     [
         ((), 2, "required: COMMAND"),
         (("compare", "play.yml"), 2, "one of the arguments -C/--check --real is required"),
-        (("compare", "--check", "absent.yml"), 3, "there is no playbook absent.yml"),
+        (("compare", "--check", "-v"), 2, "a PLAYBOOK is required"),
+        (("compare", "--check", "--reset", "true", "play.yml"), 2, "--reset belongs to --real"),
+        (("compare", "--check", "-i", "hosts.json", "absent.yml"), 3, "absent.yml could not be found"),
         (("compare", "--check", "hosts.json"), 3, "no task ran"),
         (("doctor", "--colour"), 2, "unrecognized arguments: --colour"),
         (("doctor", "-i", "hosts.json", "absent.yml"), 3, "cannot be read"),
+        (("doctor", "-i", "absent.json"), 3, "no host is in"),
+        (("doctor", "-i", "hosts.json", "-l", "absent"), 3, "and matches absent"),
         (("clean",), 2, "-i/--inventory"),
+        (("clean", "-i", "absent.json"), 3, "no host was tried"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_message_with_its_status(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import pathlib
 import re
 
@@ -59,3 +60,23 @@ def test_every_connection_is_in_the_table() -> None:
     table = (ROOT / "docs/connections.md").read_text()
     transports = [path.stem for path in (ROOT / "ansible_mitogen_svc/controller/transport").glob("[a-z]*.py")]
     assert not [name for name in transports if f"`{name}`" not in table]
+
+
+def test_every_diagram_was_drawn_from_what_its_source_says_now() -> None:
+    folder = ROOT / "docs/diagrams"
+    spec = importlib.util.spec_from_file_location("draw", folder / "draw.py")
+    assert spec is not None and spec.loader is not None
+    draw = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(draw)
+    sources = sorted(folder.glob("*.dot"))
+    assert sources
+    stale = [each.name for each in sources if not each.with_suffix(".svg").read_text().endswith(draw.mark(each))]
+    assert not stale, "run python docs/diagrams/draw.py"
+
+
+def test_every_file_that_the_walk_through_names_exists() -> None:
+    page = (ROOT / "docs/contributing.md").read_text().partition("## One task")[2]
+    names = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", page))
+    files = [path.as_posix() for path in (ROOT / "ansible_mitogen_svc").rglob("*.py")]
+    assert len(names) > 10
+    assert not [name for name in names if not any(path.endswith("/" + name) for path in files)]
