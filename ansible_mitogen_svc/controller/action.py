@@ -26,6 +26,7 @@ from ansible import constants
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller.compat.copy_action import is_core_copy
+from ansible_mitogen_svc.controller.compat.remote_stat import LeanStatAction, reads_little_of_stat
 from ansible_mitogen_svc.controller.connection import AcceleratedConnection, Job
 from ansible_mitogen_svc.controller.identity import InterpreterFailed
 from ansible_mitogen_svc.controller.payload import NotSplit, Payload
@@ -272,8 +273,11 @@ class _NoTerminal:
 @functools.cache
 def _accelerated_class(base: Hashable) -> type[Any]:
     assert isinstance(base, type)
-    mixins = (TreeCopyAction, AcceleratedAction) if is_core_copy(base) else (AcceleratedAction,)
-    return type(base.__name__, (*mixins, base), {"__module__": base.__module__, "__doc__": base.__doc__})
+    mixins: list[type[Any]] = [TreeCopyAction] if is_core_copy(base) else []
+    mixins += [LeanStatAction] if reads_little_of_stat(base) else []
+    return type(
+        base.__name__, (*mixins, AcceleratedAction, base), {"__module__": base.__module__, "__doc__": base.__doc__}
+    )
 
 
 def accelerated(action: Any) -> Any:

@@ -93,3 +93,31 @@ def test_files_of_a_directory_that_are_there_cost_three_round_trips_together(
     script = 'find /var/tmp/rt-tree -type f -perm 0640 | wc -l; cat /var/tmp/rt-tree/inner/file59 | wc -l'
     listing = root_host.shell(script)
     assert listing.split() == [str(count), '59']
+
+
+PROGRAMS = """
+- hosts: alpha
+  gather_facts: false
+  tasks:
+    - {name: asked for, stat: {path: /etc/passwd}, register: passwd}
+    - {name: new, copy: {content: text, dest: /var/tmp/rt-programs}}
+    - {name: there, copy: {content: text, dest: /var/tmp/rt-programs}}
+    - {name: other, copy: {content: other text, dest: /var/tmp/rt-programs}}
+    - {name: back, fetch: {src: /var/tmp/rt-programs, dest: fetched, flat: true}}
+"""
+
+
+def test_no_programs_are_started_for_what_a_file_action_does_not_look_at(
+        runner: Runner, root_host: Host, tmp_path: pathlib.Path) -> None:
+    for name in ('file', 'lsattr'):
+        path = f'/usr/local/bin/{name}'
+        root_host.shell(f'printf "#!/bin/sh\\necho {name} \\$* >>/var/tmp/rt-started\\n" >{path}; chmod 755 {path}')
+    playbook = tmp_path / 'playbook.yml'
+    playbook.write_text(PROGRAMS)
+    done = runner.run(playbook, inventory(root_host, root_host), OURS)
+    assert done.returncode == 0, done.tail()
+    changed = [record['result']['changed'] for record in done.results if record['event'] == 'ok']
+    assert changed == [False, True, False, True, True]
+    started = root_host.shell('cat /var/tmp/rt-started').splitlines()
+    assert sorted(line.split()[0] for line in started) == ['file', 'lsattr'], started
+    assert all(line.endswith('/etc/passwd') for line in started)
