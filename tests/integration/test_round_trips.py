@@ -101,9 +101,9 @@ PROGRAMS = """
   tasks:
     - {name: asked for, stat: {path: /etc/passwd}, register: passwd}
     - {name: new, copy: {content: text, dest: /var/tmp/rt-programs}}
-    - {name: there, copy: {content: text, dest: /var/tmp/rt-programs}}
+    - {name: there, ansible.builtin.copy: {content: text, dest: /var/tmp/rt-programs}}
     - {name: other, copy: {content: other text, dest: /var/tmp/rt-programs}}
-    - {name: back, fetch: {src: /var/tmp/rt-programs, dest: fetched, flat: true}}
+    - {name: back, ansible.builtin.fetch: {src: /var/tmp/rt-programs, dest: fetched, flat: true}}
 """
 
 

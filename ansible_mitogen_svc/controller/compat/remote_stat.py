@@ -22,12 +22,12 @@ else:
     # The real base is the accelerated action.
     _Core = object
 
-#: Digests of the action plugins' classes, by the module core loads them as.
+#: Digests of the action plugins' classes, by the plugin. Core loads one file under several names.
 KNOWN = {
-    "ansible.plugins.action.assemble": {"8e767413132d8d90"},
-    "ansible.plugins.action.copy": {"d77313874e429252", "745348c7cd13cd3d", "edee159b960050d0"},
-    "ansible.plugins.action.fetch": {"5d0b4cbdef603e0b", "93547b70f82dcfa8", "0bd5d50e0471b24e"},
-    "ansible.plugins.action.unarchive": {"33320abf5dc6066a", "518a9b57372ce6d1"},
+    "assemble": {"8e767413132d8d90"},
+    "copy": {"d77313874e429252", "745348c7cd13cd3d", "edee159b960050d0"},
+    "fetch": {"5d0b4cbdef603e0b", "93547b70f82dcfa8", "0bd5d50e0471b24e"},
+    "unarchive": {"33320abf5dc6066a", "518a9b57372ce6d1"},
 }
 _UNREAD = {"get_mime": False, "get_attributes": False}
 
@@ -35,7 +35,7 @@ _UNREAD = {"get_mime": False, "get_attributes": False}
 @functools.cache
 def reads_little_of_stat(action: type[Any]) -> bool:
     """Whether an action plugin's class is one of core's that are known here."""
-    known = KNOWN.get(action.__module__)
+    known = KNOWN.get(action.__module__.rpartition(".")[2])
     try:
         return known is not None and digest(action) in known
     except (OSError, TypeError):
