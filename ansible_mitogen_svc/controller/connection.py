@@ -105,10 +105,7 @@ class Steps:
 
     def take(self, first_blob: int) -> tuple[list[list[Any]], list[bytes]]:
         """All steps, with blob indexes counted from `first_blob`, and their blobs; nothing is left."""
-        steps = [
-            [*step[:-1], step[-1] + first_blob] if step[0] in ("write", "put", "append") else step
-            for step in self.steps
-        ]
+        steps = [[*step[:-1], step[-1] + first_blob] if step[0] == "put" else step for step in self.steps]
         blobs = self.blobs
         self.steps, self.blobs, self.size = [], [], 0
         return steps, blobs

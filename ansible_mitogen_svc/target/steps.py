@@ -2,7 +2,7 @@
 # Copyright: The ansible_mitogen_svc authors
 """The file operations a job may ask for before it starts (docs/protocol.md, "Steps").
 
-Run in a job's child, or in the zygote itself for the plain `steps` and `read` operations.
+Run in a job's child, or in the zygote itself for the plain `steps` operation.
 """
 
 from __future__ import annotations
@@ -87,31 +87,9 @@ def _make_parents(path: str) -> None:
             raise
 
 
-def _write(blobs: Sequence[bytes], path: str, mode: int | str, blob: int) -> None:
-    """Put a file in place whole, by renaming."""
-    temporary = f'{path}.{os.getpid()}.part'
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, 'wb', buffering=0) as file:
-            _write_all(file.fileno(), blobs[blob])
-            os.fchmod(file.fileno(), _octal(mode))
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def _put(blobs: Sequence[bytes], path: str, mode: int | str, blob: int) -> None:
     """Write a file as sftp's put does: in place, through links, keeping the mode of one that is there."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _octal(mode))
-    try:
-        _write_all(descriptor, blobs[blob])
-    finally:
-        os.close(descriptor)
-
-
-def _append(blobs: Sequence[bytes], path: str, blob: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     try:
         _write_all(descriptor, blobs[blob])
     finally:
@@ -194,31 +172,10 @@ def _umask() -> int:
     return current
 
 
-def read_part(path: str, offset: int, length: int) -> tuple[int, bool, bytes]:
-    """Return (size of the file, whether the part reaches its end, the part). Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(21, os.strerror(21), path)
-        data = bytearray()
-        while len(data) < length:
-            part = os.pread(descriptor, length - len(data), offset + len(data))
-            if not part:
-                break
-            data += part
-        end = offset + len(data)
-        return status.st_size, len(data) < length or end == status.st_size, bytes(data)
-    finally:
-        os.close(descriptor)
-
-
 _ACTIONS: dict[str, Callable[..., None]] = {
     'mkdir': _mkdir,
     'tmpdir': _mkdir,
-    'write': _write,
     'put': _put,
-    'append': _append,
     'chmod': _chmod,
     'remove': _remove,
 }

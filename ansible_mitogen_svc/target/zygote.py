@@ -212,10 +212,6 @@ class Zygote:
         steps.run_steps(header['steps'], frames.unpack_payload(payload)[1])
         self._reply(call_id, {})
 
-    def _read_file(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
-        size, eof, data = steps.read_part(header['path'], header.get('offset', 0), header['length'])
-        self._reply(call_id, {'size': size, 'eof': eof}, [data])
-
     def _ping(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
         self._reply(call_id, self.statistics())
 
@@ -424,7 +420,6 @@ _OPERATIONS: dict[str, Callable[[Zygote, int, dict[str, Any], bytes], None]] = {
     'run': Zygote._run,
     'execute': Zygote._run,
     'steps': Zygote._steps,
-    'read': Zygote._read_file,
     'ping': Zygote._ping,
     'retire': Zygote._retire,
 }

@@ -45,20 +45,24 @@ def test_remove_does_not_follow_links_and_forgives_what_is_missing(tmp_path: pat
     assert sorted(path.name for path in tmp_path.rglob('*')) == ['file', 'kept']
 
 
-def test_a_write_replaces_a_file_whole_and_leaves_nothing_when_it_cannot(tmp_path: pathlib.Path) -> None:
-    (tmp_path / 'target').write_text('old')
-    steps.run_steps([['write', str(tmp_path / 'target'), 0o604, 0]], [b'new'])
-    assert ((tmp_path / 'target').read_bytes(), (tmp_path / 'target').stat().st_mode & 0o777) == (b'new', 0o604)
-    (tmp_path / 'directory').mkdir()
-    (tmp_path / 'directory' / 'x').write_text('')
-    with pytest.raises(steps.StepFailed):
-        steps.run_steps([['write', str(tmp_path / 'directory'), 0o600, 0]], [b'new'])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['directory', 'target']
+def test_a_put_writes_in_place_through_links_and_keeps_the_mode_of_what_is_there(tmp_path: pathlib.Path) -> None:
+    (tmp_path / 'old').write_text('something longer')
+    (tmp_path / 'old').chmod(0o604)
+    (tmp_path / 'link').symlink_to('old')
+    steps.run_steps([['put', str(tmp_path / 'link'), 0o640, 0], ['put', str(tmp_path / 'new'), '640', 1]], [b'a', b'b'])
+    assert ((tmp_path / 'old').read_bytes(), (tmp_path / 'old').stat().st_mode & 0o777) == (b'a', 0o604)
+    assert ((tmp_path / 'new').read_bytes(), (tmp_path / 'new').stat().st_mode & 0o777) == (b'b', 0o640 & ~umask())
+
+
+def umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def test_a_failed_step_names_its_place_errno_and_path(tmp_path: pathlib.Path) -> None:
-    for bad, number in ((['mkdir', str(tmp_path), 0o700], 17), (['append', str(tmp_path / 'none'), 0], 2),
-                        (['dance'], None), (['write'], None), (['write', str(tmp_path / 'x'), 0o600, 5], None)):
+    for bad, number in ((['mkdir', str(tmp_path), 0o700], 17), (['chmod', str(tmp_path / 'none'), 0], 2),
+                        (['dance'], None), (['put'], None), (['put', str(tmp_path / 'x'), 0o600, 5], None)):
         with pytest.raises(steps.StepFailed) as failure:
             steps.run_steps([bad], [b''])
         assert failure.value.reply['error']['errno'] == number

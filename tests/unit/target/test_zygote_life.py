@@ -203,13 +203,13 @@ def test_steps_run_in_order_before_the_module_and_a_failing_one_stops_it(
     place = tmp_path / 'new' / 'dir'
     module = build(pair[1], 'stat', path=str(place / 'file'), get_checksum=False)
     zygote.install(module)
-    header = dict(module.header, steps=[['mkdir', str(place), 0o711], ['write', str(place / 'file'), '640', 1],
-                                        ['append', str(place / 'file'), 2], ['chmod', str(place / 'file'), 'u+x']])
-    reply = zygote.call(header, [module.parameters, b'content', b' and more'])
+    header = dict(module.header, steps=[['mkdir', str(place), 0o711], ['put', str(place / 'file'), '600', 1],
+                                        ['chmod', str(place / 'file'), 'g+r'], ['chmod', str(place / 'file'), 'u+x']])
+    reply = zygote.call(header, [module.parameters, b'content'])
     stat = json.loads(reply.blobs[0])['stat']
-    assert (stat['mode'], stat['size'], (place / 'file').read_bytes()) == ('0740', 16, b'content and more')
+    assert (stat['mode'], stat['size'], (place / 'file').read_bytes()) == ('0740', 7, b'content')
     assert (place.stat().st_mode & 0o777, place.parent.stat().st_mode & 0o777) == (0o711, 0o700)
-    failed = zygote.call(header, [module.parameters, b'content', b''])
+    failed = zygote.call(header, [module.parameters, b'content'])
     assert failed.header['failed_step'] == 0
     assert failed.header['error']['errno'] == 17
     assert 'rc' not in failed.header
@@ -233,16 +233,6 @@ def test_execute_runs_a_command_with_input_environment_directory_and_umask(
     assert time.monotonic() - started < 4
     sigpipe = zygote.call({'op': 'execute', 'argv': ['sh', '-c', 'yes | head -1']})
     assert (sigpipe.blobs[0], sigpipe.blobs[1]) == (b'y\n', b'')
-
-
-def test_read_returns_parts_of_a_file(zygote: ZygoteProcess, tmp_path: pathlib.Path) -> None:
-    (tmp_path / 'file').write_bytes(b'0123456789')
-    reply = zygote.call({'op': 'read', 'path': str(tmp_path / 'file'), 'offset': 2, 'length': 3})
-    assert (reply.header, reply.blobs) == ({'size': 10, 'eof': False}, [b'234'])
-    reply = zygote.call({'op': 'read', 'path': str(tmp_path / 'file'), 'offset': 5, 'length': 100})
-    assert (reply.header, reply.blobs) == ({'size': 10, 'eof': True}, [b'56789'])
-    missing = zygote.call({'op': 'read', 'path': str(tmp_path / 'none'), 'offset': 0, 'length': 1})
-    assert missing.header['error']['type'] == 'FileNotFoundError'
 
 
 def test_a_package_installed_between_two_jobs_is_seen_by_the_second(
