@@ -96,7 +96,7 @@ class FileService(service.Service):
         with open(os.fsencode(source), "rb", buffering=0) as file, self._transfer(context_id, source) as course:
             course.begin({"op": "receive", "path": destination, "mode": mode})
             size = os.fstat(file.fileno()).st_size
-            course.compression = flow.Compression(flow.shrinks(file, size))
+            course.compression = flow.Compression(transfer.shrinks(file.fileno(), size))
             reader = transfer.PartReader(file.fileno())
             course.push(reader)
             if reader.changed():
@@ -118,8 +118,9 @@ class FileService(service.Service):
         descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or b".", prefix=b".svc-fetch-")
         try:
             with open(descriptor, "wb", buffering=0) as file, self._transfer(context_id, source) as course:
-                size = int(course.begin({"op": "send", "path": source}).header["size"])
-                course.compression = flow.Compression(size >= 2 * flow.MEASURE_BYTES)
+                found = course.begin({"op": "send", "path": source}).header
+                size = int(found["size"])
+                course.compression = flow.Compression(bool(found.get("shrinks")))
                 writer = transfer.PartWriter(file.fileno())
                 course.pull(writer, size)
                 writer.finish()

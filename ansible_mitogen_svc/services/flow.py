@@ -11,8 +11,8 @@ Theory of operation
    is twice their product, so that it can find out whether the link takes more, within `LEAST` and `MOST`; a link
    without delay gets what it takes in `SHORTEST`, so that answers are few.
 2. Transfers over one connection divide the window, transfers of one run divide `BUDGET`: memory stays bounded.
-3. Compression is tried when a sample of the file shrinks and the link is slower than compressing would be; it stays
-   when the file then moves faster than before.
+3. Compression is tried when a sample of the file shrinks (who reads it takes one, `wire/transfer.py`) and the link is
+   slower than compressing would be; it stays when the file then moves faster than before.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import threading
-import zlib
 from collections.abc import Callable, Iterator
-from typing import IO
 
 #: Bytes of a window: what even a slow link gets, what is begun with, and what the longest link gets.
 LEAST, FIRST, MOST = 512 << 10, 1 << 20, 8 << 20
@@ -34,11 +32,8 @@ BUDGET = 64 << 20
 ACKNOWLEDGE = 1 << 20
 #: Bytes per second above which compressing only costs.
 FAST = 60 << 20
-#: What a sample may have of its size for compression to be tried.
-SHRINKS = 0.75
 #: Seconds and bytes that a speed is measured for.
 MEASURE_SECONDS, MEASURE_BYTES = 0.3, 4 << 20
-SAMPLES, SAMPLE_SIZE = 4, 16 << 10
 
 
 class Shares:
@@ -132,18 +127,3 @@ class Compression:
             self.on = rate > self._plain_rate
             self._phase = ""
         self._begun, self._size = None, 0
-
-
-def shrinks(file: IO[bytes], size: int) -> bool:
-    """Whether a sample of a file compresses. :raises OSError:"""
-    if size < 2 * MEASURE_BYTES:
-        return False
-    length = shorter = 0
-    for number in range(SAMPLES):
-        file.seek(size // SAMPLES * number)
-        data = file.read(SAMPLE_SIZE)
-        if data.count(0) < len(data):
-            length += len(data)
-            shorter += len(zlib.compress(data, 1))
-    file.seek(0)
-    return bool(length) and shorter < length * SHRINKS

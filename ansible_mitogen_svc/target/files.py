@@ -224,10 +224,11 @@ class Outgoing:
         self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             self._reader = transfer.PartReader(self._descriptor)
+            size = self._reader.size
+            return {'size': size, 'shrinks': transfer.shrinks(self._descriptor, size)}, []
         except OSError as error:
             error.filename = self._path
             raise
-        return {'size': self._reader.size}, []
 
     def _pull(self, length: int, compress: bool) -> tuple[dict[str, Any], list[bytes]]:
         hole, data = self._reader.read(length)

@@ -28,6 +28,11 @@ PART = 128 * 1024
 _WORTHWHILE = 0.95
 """What a compressed part may have of its size to be sent that way."""
 
+_SAMPLES, _SAMPLE_SIZE, _SHRINKS = 4, 16 * 1024, 0.75
+"""How much of a file is compressed to know whether it is worth trying, and what may remain of that."""
+LARGE = 8 << 20
+"""Bytes from which on compressing is tried: below, it is over before a speed is known."""
+
 
 class PartError(ValueError):
     """A part that is not what it says."""
@@ -166,3 +171,16 @@ def unpack_part(header: dict[str, Any], blobs: list[bytes], limit: int) -> tuple
     if len(data) > limit:
         raise PartError('a part is larger than allowed')
     return hole, data
+
+
+def shrinks(descriptor: int, size: int) -> bool:
+    """Say whether a sample of a large regular file compresses; where it is read is left alone. Raises OSError."""
+    if size < LARGE:
+        return False
+    length = shorter = 0
+    for number in range(_SAMPLES):
+        data = os.pread(descriptor, _SAMPLE_SIZE, size // _SAMPLES * number)
+        if data.count(0) < len(data):
+            length += len(data)
+            shorter += len(zlib.compress(data, 1))
+    return bool(length) and shorter < length * _SHRINKS

@@ -13,13 +13,15 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 
 from ansible_mitogen_svc import service
 from ansible_mitogen_svc.controller.session import Session
 from ansible_mitogen_svc.controller.target import Target
+from ansible_mitogen_svc.services import file as file_service
 from ansible_mitogen_svc.services import flow
 from ansible_mitogen_svc.statistics import counters
 from ansible_mitogen_svc.wire.transfer import PART
@@ -269,10 +271,13 @@ def test_what_a_killed_agent_left_goes_with_the_next_transfer_and_what_another_o
     assert os.listdir(place) == ["new"]
 
 
+@pytest.mark.parametrize("size", [256 << 20, pytest.param(1 << 30, marks=pytest.mark.long)])
 def test_tasks_run_while_a_file_is_under_way(
-    session: Session, connect: Connect, place: pathlib.Path, tmp_path: pathlib.Path
+    size: int, session: Session, connect: Connect, place: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    (tmp_path / "source").write_bytes(os.urandom(256 << 20))
+    with open(tmp_path / "source", "wb") as file:
+        for _ in range(size >> 20):
+            file.write(os.urandom(1 << 20))
     target = connect("one")
     alone = max(seconds_of_a_ping(target) for _ in range(10))
     waits = []
@@ -311,6 +316,25 @@ def test_text_is_compressed_on_a_slow_link_only(
     assert (place / "there").read_bytes() == (tmp_path / "source").read_bytes()
     fetch(session, target, place / "there", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == (tmp_path / "source").read_bytes()
+
+
+@pytest.mark.parametrize("direction", ["put", "fetch"])
+def test_what_does_not_shrink_is_never_compressed_however_slow_the_link(
+    direction: str, session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(flow, "FAST", 1 << 40)
+    monkeypatch.setattr(flow.Compression, "_decide", decide_for_compression)
+    asked: list[bool] = []
+    packed = file_service.Course._packed
+
+    def noted(self: file_service.Course, header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> bytes:
+        asked.append(self.compression.on)
+        return packed(self, header, blobs)
+
+    monkeypatch.setattr(file_service.Course, "_packed", noted)
+    (put if direction == "put" else fetch)(session, connect("one"), large, place / "there")
+    assert asked and not any(asked)
 
 
 def decide_for_compression(self: flow.Compression, rate: float) -> None:
