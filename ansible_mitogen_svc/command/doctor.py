@@ -112,7 +112,9 @@ def _ssh() -> Finding:
     program = shutil.which("ssh")
     if program is None:
         return Finding("warning", "no ssh on PATH: hosts over ssh cannot be reached; install the OpenSSH client")
-    version = subprocess.run([program, "-V"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10)
+    version = subprocess.run(
+        [program, "-V"], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10
+    )
     return Finding("ok", f"{version.stderr.strip() or version.stdout.strip()} ({program})")
 
 

@@ -116,7 +116,7 @@ def _text(value: Any) -> str:
 
 
 def _first_line(value: Any) -> str:
-    return (inspect.getdoc(value) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`").replace("|", "\\|")
+    return (inspect.getdoc(value) or "").partition("\n\n")[0].replace("\n", " ").replace("``", "`").replace("|", "\\|")
 
 
 def main() -> int:

@@ -64,7 +64,9 @@ def main() -> int:
 def record(line: str, place: Path, environment: dict[str, str]) -> str:
     """The command as it is typed, and what it printed."""
     shell = f"{sys.executable} -m ansible_mitogen_svc.command {line}"
-    done = subprocess.run(shell, shell=True, cwd=place, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        shell, shell=True, check=False, cwd=place, env=environment, capture_output=True, text=True, timeout=600
+    )
     print(done.stderr, file=sys.stderr)
     return f"$ ansible-mitogen-svc {line}\n{done.stdout}".replace(str(place), "/home/me/site").rstrip() + "\n"
 

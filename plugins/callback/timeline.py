@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Writes a timeline of the run: see ansible_mitogen_svc/timeline/. Runs in ansible-playbook's main process."""
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ name: timeline
 type: aggregate
 short_description: writes an HTML timeline of hosts and tasks, coloured by where the time went
 version_added: 0.1.0
-author: The ansible_mitogen_svc authors
+author: The ansible_mitogen_svc authors (!UNKNOWN)
 description:
   - Writes one HTML file that needs no network to be opened. It has a bar for each task on each host, coloured by where
     its time went (waiting for a worker, connecting, transferring files, the module on the host, the controller), and

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Core's local connection plugin under a name of this collection; see `controller/connection.py` for what makes it
 fast.
 """
@@ -10,7 +11,7 @@ DOCUMENTATION = """
 name: local
 short_description: run on the controller, in a Python that keeps running
 version_added: 0.1.0
-author: The ansible_mitogen_svc authors
+author: The ansible_mitogen_svc authors (!UNKNOWN)
 description:
   - With one of the strategies of this collection, tasks on the controller run in children of a Python that is
     started once.

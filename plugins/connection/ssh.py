@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Core's ssh connection plugin under a name of this collection; see `controller/connection.py` for what makes it
 fast.
 """
@@ -10,7 +11,7 @@ DOCUMENTATION = """
 name: ssh
 short_description: connect via the SSH client binary and keep a Python running on the target
 version_added: 0.1.0
-author: The ansible_mitogen_svc authors
+author: The ansible_mitogen_svc authors (!UNKNOWN)
 description:
   - With one of the strategies of this collection, the connection is made once by the very command that
     P(ansible.builtin.ssh#connection) would run, and then kept open; tasks run over it without starting ssh or

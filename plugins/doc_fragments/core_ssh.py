@@ -6,13 +6,16 @@ repeated.
 
 from __future__ import annotations
 
+import re
+
 import yaml
 from ansible.plugins.connection import ssh
 
-_CORE = yaml.safe_load(ssh.DOCUMENTATION)
+# Less the versions: they are ansible-core's, and would be read as this collection's.
+_CORE = yaml.safe_load(re.sub(r"(?m)^ +version_added:.*\n", "", ssh.DOCUMENTATION))
 
 
 class ModuleDocFragment:
     """Read by ansible-doc and by core's configuration."""
 
-    DOCUMENTATION = yaml.safe_dump({name: _CORE[name] for name in ("options", "notes") if name in _CORE})
+    DOCUMENTATION: str = yaml.safe_dump({name: _CORE[name] for name in ("options", "notes") if name in _CORE})

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Core's free strategy with our workers and connections: see ansible_mitogen_svc/controller/strategy.py."""
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ description:
     P(ansible.builtin.local#connection) stay open for the whole run, modules are kept on the host, and tasks do not need
     a process of their own on the controller.
   - Playbooks need no change. What this strategy cannot do better it leaves to ansible-core.
-author: The ansible_mitogen_svc authors
+author: The ansible_mitogen_svc authors (!UNKNOWN)
 version_added: 0.1.0
 extends_documentation_fragment:
   - ansible_mitogen.svc.strategy_options
