@@ -205,9 +205,13 @@ class AcceleratedAction(_Core):
                 # What goes on in the background needs its files after the connection has ended.
                 kept = self._task.async_val or constants.DEFAULT_KEEP_REMOTE_FILES
                 self._connection.svc_steps.add("mkdir" if kept else "tmpdir", path, 0o700)
+                self._connection.svc_make_directory = functools.partial(self._svc_make_as_core, remote_user)
                 self._cleanup_remote_tmp = True
                 shell.tmpdir = path
                 return path
+        return self._svc_make_as_core(remote_user)
+
+    def _svc_make_as_core(self, remote_user: Any) -> Any:
         with _NoTerminal(self):
             return super()._make_tmp_path(remote_user)
 

@@ -35,6 +35,7 @@ from ansible_mitogen_svc.controller.escalation import EscalationRefused
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.reach import ReachingConnection
 from ansible_mitogen_svc.controller.session import session_lifecycle
+from ansible_mitogen_svc.controller.steps import Steps, makes_directory
 from ansible_mitogen_svc.controller.target import AGENT, LOGIN, Target, Zygote
 from ansible_mitogen_svc.services.answers import Answer, JobRefused, ZygoteGone, ZygoteLost
 from ansible_mitogen_svc.services.link import TargetLost
@@ -85,37 +86,13 @@ class Job:
     anew: bool = False
 
 
-@dataclass
-class Steps:
-    """File operations that travel with the next job (docs/protocol.md), and their data."""
-
-    steps: list[list[Any]] = field(default_factory=list)
-    blobs: list[bytes] = field(default_factory=list)
-    #: Bytes of `blobs`.
-    size: int = 0
-
-    def add(self, *step: Any, data: bytes | None = None) -> None:
-        """Append a step; `data` becomes a blob whose index ends the step."""
-        if data is None:
-            self.steps.append(list(step))
-        else:
-            self.steps.append([*step, len(self.blobs)])
-            self.blobs.append(data)
-            self.size += len(data)
-
-    def take(self, first_blob: int) -> tuple[list[list[Any]], list[bytes]]:
-        """All steps, with blob indexes counted from `first_blob`, and their blobs; nothing is left."""
-        steps = [[*step[:-1], step[-1] + first_blob] if step[0] == "put" else step for step in self.steps]
-        blobs = self.blobs
-        self.steps, self.blobs, self.size = [], [], 0
-        return steps, blobs
-
-
 class AcceleratedConnection(ReachingConnection):
     """Mixin; see the module. `svc` names are ours, all others core's."""
 
     svc_job: Job | None
     svc_steps: Steps
+    #: Core's own way to make the task's temporary directory, when a step is to make it.
+    svc_make_directory: Callable[[], Any] | None
 
     # -- core's interface
 
@@ -278,7 +255,9 @@ class AcceleratedConnection(ReachingConnection):
         return frames.pack_payload({"op": "steps", "steps": steps}, blobs)
 
     def _svc_zygote(self, target: Target, job: Job, command: str) -> tuple[Zygote, str]:
-        identity = identities.identify(command, job.interpreter, self.become, self._svc_become_timeout())
+        become, seconds = self.become, self._svc_become_timeout()
+        shell = getattr(self._shell, "executable", None) or self._play_context.executable or ""
+        identity = identities.identify(command, job.interpreter, become, seconds, str(shell))
         try:
             return identities.zygote_for(target, identity, self.svc_transport.shell(target.hello))
         except EscalationRefused as refused:
@@ -308,7 +287,15 @@ class AcceleratedConnection(ReachingConnection):
             if error.kind in ("InterpreterChanged", "AccountChanged"):  # nothing was started
                 self._svc_give_up(target, zygote)
                 raise ZygoteGone(str(error)) from None
+            if makes_directory(error.failed_step, header, before):
+                self._svc_explain_directory()
             raise AnsibleError(f"The task could not be started on {self.svc_name}: {error}") from error
+
+    def _svc_explain_directory(self) -> None:
+        """Let core try to make the temporary directory that could not be made: its exception has its words."""
+        make, self.svc_make_directory = self.svc_make_directory, None
+        if make is not None:
+            make()
 
     @staticmethod
     def _svc_give_up(target: Target, zygote: Zygote) -> None:
@@ -390,6 +377,7 @@ def accelerated(connection: Any, inventory_host: str) -> Any:
     replacement.svc_templar = None
     replacement.svc_job = None
     replacement.svc_steps = Steps()
+    replacement.svc_make_directory = None
     replacement.svc_last_target = None
     replacement.svc_under_way = None
     replacement.svc_settings = None

@@ -10,7 +10,7 @@ Theory of operation
 2. The agent keeps the names of identities. The first task that asks for an unknown one is told to start it, all others
    wait there until it is adopted or abandoned: one `sudo` per target and identity, however many tasks ask.
 3. An interpreter that is the agent's own (same file in the same directory, hence the same virtual environment) needs no
-   process of its own: that is the login zygote.
+   process of its own: that is the login zygote. Unless the shell that it shall be started by is not there.
 4. Starting: the agent runs the command in the login user's shell, as sshd would; `Escalation` talks to it; then it is
    given the boot text and becomes a zygote.
 """
@@ -44,7 +44,7 @@ class Identity:
         become: the become plugin that wrapped the command; None when it is not wrapped.
         timeout: seconds that the become command may be silent.
         name: see `identify`.
-        environment, cwd: what the command is started with on the target; None for what the agent has.
+        shell: what core composed the command for (``ansible_shell_executable``).
     """
 
     command: str = field(repr=False)
@@ -52,10 +52,10 @@ class Identity:
     become: Any
     timeout: float
     name: str
-    cwd: str | None = None
+    shell: str = ""
 
 
-def identify(command: str, interpreter: str, become: Any, timeout: float) -> Identity:
+def identify(command: str, interpreter: str, become: Any, timeout: float, shell: str = "") -> Identity:
     """The identity of a composed command."""
     digest = hashlib.blake2b(key=_SALT, digest_size=16)
     wrapped = become is not None and bool(become._id) and become._id in command
@@ -65,7 +65,7 @@ def identify(command: str, interpreter: str, become: Any, timeout: float) -> Ide
     else:
         command_name = command
     digest.update(command_name.encode("utf-8", "surrogateescape"))
-    return Identity(command, interpreter, become if wrapped else None, timeout, digest.hexdigest())
+    return Identity(command, interpreter, become if wrapped else None, timeout, digest.hexdigest(), shell)
 
 
 @dataclass(eq=False)
@@ -100,7 +100,7 @@ def zygote_for(target: Target, identity: Identity, shell: str) -> tuple[Zygote, 
         return known, known.executable or known.hello.executable
     question = {"op": "resolve", "identity": identity.name, "limit": settings.current().identity_limit}
     if identity.become is None:
-        question["interpreter"] = identity.interpreter
+        question.update(interpreter=identity.interpreter, shell=identity.shell)
     answer = target.call(AGENT, question, timeout=identity.timeout + ADOPTION_TIMEOUT)
     if "start" in answer.header:
         counters.add("identities", "recycled", amount=int(answer.header.get("recycled", 0)))

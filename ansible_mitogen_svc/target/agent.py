@@ -190,7 +190,7 @@ class Agent:
         if known is not None and known.gone is None and not known.leaving:
             return self.answer_identity(caller, known, known.executable)
         login = self.zygotes[LOGIN_ZYGOTE]
-        executable = same_interpreter(header.get("interpreter"))
+        executable = same_interpreter(header.get("interpreter"), header.get("shell"))
         if executable and login.gone is None and login.hello is not None:
             return self.answer_identity(caller, login, executable)
         self.identities[identity] = []

@@ -84,12 +84,15 @@ def _environment(additions):
     return dict(os.environ, **additions) if additions else None
 
 
-def same_interpreter(name):
+def same_interpreter(name, shell=None):
     """The path of an interpreter when it is the one that runs here, else None.
 
-    The directory counts as well as the file: a virtual environment's python is a link to another one.
+    The directory counts as well as the file: a virtual environment's python is a link to another one. `shell` is what
+    would start it; one that cannot be run starts nothing.
     """
     path = name and shutil.which(name)
+    if shell and not shutil.which(shell):
+        return None
     if not path or not sys.executable:
         return None
     path = os.path.abspath(path)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""File operations of a task that nobody waits for: they travel with its next job (docs/protocol.md).
+
+Collected by the mixins in a task worker, one list per connection object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_mitogen_svc.wire import frames
+
+
+@dataclass
+class Steps:
+    """File operations that travel with the next job (docs/protocol.md), and their data."""
+
+    steps: list[list[Any]] = field(default_factory=list)
+    blobs: list[bytes] = field(default_factory=list)
+    #: Bytes of `blobs`.
+    size: int = 0
+
+    def add(self, *step: Any, data: bytes | None = None) -> None:
+        """Append a step; `data` becomes a blob whose index ends the step."""
+        if data is None:
+            self.steps.append(list(step))
+        else:
+            self.steps.append([*step, len(self.blobs)])
+            self.blobs.append(data)
+            self.size += len(data)
+
+    def take(self, first_blob: int) -> tuple[list[list[Any]], list[bytes]]:
+        """All steps, with blob indexes counted from `first_blob`, and their blobs; nothing is left."""
+        steps = [[*step[:-1], step[-1] + first_blob] if step[0] == "put" else step for step in self.steps]
+        blobs = self.blobs
+        self.steps, self.blobs, self.size = [], [], 0
+        return steps, blobs
+
+
+def makes_directory(failed: int | None, header: Mapping[str, Any], before: bytes | None) -> bool:
+    """Whether the step that failed is the one that makes a task's temporary directory.
+
+    :param failed: its index.
+    :param header: of the job that the steps came with.
+    :param before: payload of the steps that another zygote was to take before the job.
+    """
+    if failed is None:
+        return False
+    steps = header["steps"] if before is None else frames.unpack_payload(before)[0]["steps"]
+    return steps[failed][0] in ("mkdir", "tmpdir")
