@@ -2,7 +2,7 @@
 # Copyright: The ansible_mitogen_svc authors
 """Empty virtual environments for the packaging tests, one per ansible-core release, and what is installed into them.
 
-Called by `test_install.py` in the pytest process. pip's cache is shared, so a release is downloaded once.
+Called by the tests beside it in the pytest process. pip's cache is shared, so a release is downloaded once.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def find_interpreter(version: str) -> str | None:
     return None
 
 
-def run(command: list[str], **keywords: object) -> str:
+def run(command: list[str], seconds: float = COMMAND_SECONDS, **keywords: object) -> str:
     """Run a command and return its standard output; the error of a failed one shows both of its outputs."""
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMMAND_SECONDS, **keywords
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, **keywords
     )  # type: ignore[call-overload]
     assert done.returncode == 0, f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
     return str(done.stdout)
@@ -83,21 +83,26 @@ class Environment:
         self.directory = directory
         self.collections: pathlib.Path | None = None
         run([interpreter, "-m", "venv", str(directory)])
-        run([self.program("python"), "-m", "pip", "install", "--quiet", *requirements])
+        self.install(*requirements)
 
     def program(self, name: str) -> str:
         return str(self.directory / "bin" / name)
 
+    def install(self, *requirements: str) -> None:
+        """What `pip install` takes: requirements, wheels, ``-r`` and a file."""
+        run([self.program("python"), "-m", "pip", "install", "--quiet", *requirements])
+
     def install_artifact(self, artifact: pathlib.Path) -> None:
-        """Install a collection tarball where only this environment's commands look."""
+        """Install a collection tarball where only this environment's commands look, then what it says it requires."""
         self.collections = self.directory / "collections"
         target = ["-p", str(self.collections)]
         run([self.program("ansible-galaxy"), "collection", "install", "--offline", "--force", *target, str(artifact)])
+        self.install("-r", str(self.collections / "ansible_collections/ansible_mitogen/svc/meta/ee-requirements.txt"))
 
-    def ansible(self, program: str, *arguments: str, **variables: str) -> str:
+    def ansible(self, program: str, *arguments: str, seconds: float = COMMAND_SECONDS, **variables: str) -> str:
         """Run one of ansible's commands in the environment's directory; nothing of the caller's settings is seen."""
         passed = {name: os.environ[name] for name in ("PATH", "USER", "LOGNAME") if name in os.environ}
         environment = {**passed, "HOME": str(self.directory), "LC_ALL": "C.UTF-8", "NO_COLOR": "1", **variables}
         if self.collections:
             environment["ANSIBLE_COLLECTIONS_PATH"] = str(self.collections)
-        return run([self.program(program), *arguments], cwd=self.directory, env=environment)
+        return run([self.program(program), *arguments], seconds, cwd=self.directory, env=environment)

@@ -1,112 +1,163 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""The ways of AWX: the execution environment's definition, and ansible-runner with our strategy, whole and sliced."""
+"""An execution environment with the collection: what its definition asks for, the image that comes of it, plays in it.
+
+`ansible-builder build` makes the image with podman, from the rig's own image and the collection's tarball; pip and apt
+ask this machine's servers, no container registry is asked. Where there are no containers the tests say so and skip.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import pathlib
-import subprocess
-import sys
+import shlex
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
+from environments import REPOSITORY, Environment
+from rig import debian, podman
+from rig.errors import RigUnavailable
+from rig.hosts import HostPool
+from rig.image import ensure_image
+from runner_jobs import HOSTS, finish, hosts_of_events, make_project, module_runs, start_pipeline
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+BUILD_SECONDS = 3000
+PIP = "RUN apt-get update -q && apt-get install -yq --no-install-recommends python3-pip python3-venv"
+#: The newest ansible-core for the image's Python.
+CORES = {(3, 11): "ansible-core==2.19.14", (3, 12): "ansible-core==2.21.5"}
+CERTIFICATES = pathlib.Path("/etc/ssl/certs/ca-certificates.crt")
+OURS = {"ANSIBLE_STRATEGY": "ansible_mitogen.svc.linear", "ANSIBLE_MITOGEN_SVC_STATS": "/tmp/statistics.json"}
 
-from environments import Environment, find_interpreter, make_artifact
-
-PYTHON = "3.13"
-PLAY = "- hosts: all\n  gather_facts: false\n  tasks:\n    - ansible.builtin.ping:\n"
-LOCAL = "ansible_connection=local ansible_python_interpreter=/usr/bin/python3"
-
-
-@pytest.fixture(scope="module")
-def awx(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """What an execution environment has: ansible-core, ansible-runner, the collection and its Python requirements."""
-    interpreter = find_interpreter(PYTHON)
-    if interpreter is None:
-        pytest.skip(f"no Python {PYTHON} on this machine")
-    root = tmp_path_factory.mktemp("awx")
-    requirements = ["ansible-core==2.21.5", "mitogen>=0.3.54", "ansible-runner", "ansible-builder", "setuptools"]
-    made = Environment(root / "venv", interpreter, requirements)
-    made.install_artifact(make_artifact(root))
-    return made
-
-
-def introspect(awx: Environment) -> dict[str, Any]:
-    told = awx.ansible("ansible-builder", "introspect", "--sanitize", str(awx.collections))
-    return dict(yaml.safe_load(told))
+pytestmark = pytest.mark.timeout(BUILD_SECONDS + 900)
 
 
 def test_builder_finds_what_the_collection_needs(awx: Environment) -> None:
-    found = introspect(awx)
-    assert [line.partition(" ")[0] for line in found["python"]] == ["mitogen>=0.3.54"]
-    system = {line.partition(" ")[0] for line in found["system"]}
-    assert system == {"openssh-clients", "openssh-client", "sshpass"}
+    told = awx.ansible("ansible-builder", "introspect", "--sanitize", str(awx.collections))
+    found = yaml.safe_load(told)
+    assert without_origin(found["python"]) == (REPOSITORY / "meta/ee-requirements.txt").read_text().splitlines()
+    assert without_origin(found["system"]) == (REPOSITORY / "meta/ee-bindep.txt").read_text().splitlines()
 
 
-def test_builder_makes_a_containerfile_of_a_definition_with_it(awx: Environment, tmp_path: pathlib.Path) -> None:
-    definition = {
+def without_origin(lines: list[str]) -> list[str]:
+    """Lines without the comment that says which collection asks for them."""
+    assert all(line.endswith("# from collection ansible_mitogen.svc") for line in lines), lines
+    return [line.partition("#")[0].strip() for line in lines]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[HostPool]:
+    """Container hosts; their image is the base of ours."""
+    try:
+        debian.ensure_commands("podman", "runc", "debootstrap", "ssh")
+        with HostPool() as made:
+            yield made
+    except RigUnavailable as reason:
+        pytest.skip(f"no containers: {reason}")
+
+
+def definition(base: str, core: str, artifact: pathlib.Path) -> dict[str, Any]:
+    """As a user writes it. Debian's pip is no package that ansible-builder would install by itself."""
+    return {
         "version": 3,
-        "images": {"base_image": {"name": "localhost/base:latest"}},
+        "images": {"base_image": {"name": base}},
         "dependencies": {
-            "galaxy": {"collections": ["ansible_mitogen.svc"]},
-            "ansible_core": {"package_pip": "ansible-core"},
+            "python_interpreter": {"python_path": "/usr/bin/python3"},
+            "ansible_core": {"package_pip": core},
+            "ansible_runner": {"package_pip": "ansible-runner"},
+            "galaxy": {"collections": [{"name": f"/build/_build/artifacts/{artifact.name}", "type": "file"}]},
         },
+        "additional_build_files": [{"src": str(artifact), "dest": "artifacts"}],
+        "additional_build_steps": {"prepend_base": PIP},
+        "options": {"package_manager_path": "/usr/bin/apt-get", "skip_pip_install": True},
     }
-    (tmp_path / "execution-environment.yml").write_text(yaml.safe_dump(definition))
-    file = str(tmp_path / "execution-environment.yml")
-    awx.ansible("ansible-builder", "create", "--file", file, "--context", str(tmp_path / "context"))
-    text = (tmp_path / "context/Containerfile").read_text()
-    assert "localhost/base:latest" in text and "introspect" in text
 
 
-@pytest.fixture
-def project(awx: Environment, tmp_path: pathlib.Path) -> pathlib.Path:
-    """ansible-runner's private data directory: a play, two hosts, our strategy."""
-    for name in ("project", "inventory", "env"):
-        (tmp_path / "private" / name).mkdir(parents=True)
-    place = tmp_path / "private"
-    (place / "project/play.yml").write_text(PLAY)
-    (place / "inventory/hosts").write_text(f"one {LOCAL}\ntwo {LOCAL}\n")
-    variables = {
-        "ANSIBLE_STRATEGY": "ansible_mitogen.svc.linear",
-        "ANSIBLE_COLLECTIONS_PATH": str(awx.collections),
-        "ANSIBLE_MITOGEN_SVC_STATS": str(tmp_path / "statistics.json"),
-        "NO_COLOR": "1",
-    }
-    (place / "env/envvars").write_text(yaml.safe_dump(variables))
-    return place
-
-
-def module_runs(project: pathlib.Path) -> Any:
-    return json.loads((project.parent / "statistics.json").read_text())["module_runs"]
-
-
-def test_runner_runs_a_play_with_our_strategy(awx: Environment, project: pathlib.Path) -> None:
-    told = awx.ansible("ansible-runner", "run", str(project), "-p", "play.yml", PATH=path_of(awx))
-    assert told.count("ok=1") == 2
-    assert module_runs(project) == {"zygote": {"zygote": 2}, "cold": {}, "core": {}}
-
-
-def test_runner_runs_a_slice_of_the_inventory_on_another_node(awx: Environment, project: pathlib.Path) -> None:
-    """``transmit | worker | process``, as receptor connects them."""
-    runner, worker, received = awx.program("ansible-runner"), project.parent / "worker", project.parent / "received"
-    worker.mkdir()
-    received.mkdir()
-    pipeline = (
-        f"{runner} transmit {project} -p play.yml --limit two"
-        f" | {runner} worker --private-data-dir {worker} | {runner} process {received}"
+@pytest.fixture(scope="module")
+def image(pool: HostPool, awx: Environment, artifact: pathlib.Path, tmp_path_factory: Any) -> Iterator[str]:
+    """The built image's name; it is removed afterwards."""
+    base = ensure_image()
+    told = podman.run("run", "--rm", base, "python3", "-c", "import sys; print(*sys.version_info[:2])")
+    python = tuple(map(int, told.split()))
+    if python < min(CORES):
+        pytest.skip(f"this machine's distribution has Python {python}, too old for ansible-core 2.19")
+    context = tmp_path_factory.mktemp("image")
+    core = CORES[max(known for known in CORES if known <= python)]
+    (context / "execution-environment.yml").write_text(yaml.safe_dump(definition(base, core, artifact)))
+    name = f"localhost/svc-rig-ee:{os.getpid()}"
+    options = ["--network=host", "--layers=false", "--pull=never"]
+    if CERTIFICATES.exists():
+        options.append(f"--volume={CERTIFICATES}:{CERTIFICATES}:ro")  # pip's servers are those this machine trusts
+    awx.ansible(
+        *("ansible-builder", "build", "--container-runtime", "podman", "--tag", name, "--verbosity", "3"),
+        *("--file", str(context / "execution-environment.yml"), "--context", str(context / "context")),
+        *("--extra-build-cli-args", shlex.join(options)),
+        seconds=BUILD_SECONDS,
+        **{"CONTAINERS_CONF": podman.environment()["CONTAINERS_CONF"], **debian.proxy_environment()},
     )
-    environment = {**os.environ, "PATH": path_of(awx)}
-    done = subprocess.run(["sh", "-c", pipeline], env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "two" in done.stdout and "ok=1" in done.stdout and "one " not in done.stdout
-    assert module_runs(project) == {"zygote": {"zygote": 1}, "cold": {}, "core": {}}
+    try:
+        yield name
+    finally:
+        podman.run("rmi", "--force", name, check=False)
 
 
-def path_of(awx: Environment) -> str:
-    return f"{awx.directory / 'bin'}:{os.environ['PATH']}"
+def in_image(image: str, script: str, *options: str) -> str:
+    """Run a shell script in a new container, with what the image starts by itself; returns its stdout."""
+    passed = [f"--env={name}={value}" for name, value in OURS.items()]
+    return podman.run("run", "--rm", "--network=host", *passed, *options, image, "sh", "-ec", script, timeout=600)
+
+
+def test_image_has_what_the_collection_asked_for(image: str) -> None:
+    told = in_image(image, "command -v ssh sshpass; python3 -c 'import mitogen; print(mitogen.__version__)'")
+    ssh, sshpass, mitogen = told.splitlines()
+    assert ssh.endswith("/ssh") and sshpass.endswith("/sshpass")
+    assert tuple(map(int, mitogen.strip("()").replace(",", ".").split("."))) >= (0, 3, 54)
+
+
+def test_playbook_passes_accelerated_in_the_image_here_and_over_ssh(
+    image: str, pool: HostPool, tmp_path: pathlib.Path
+) -> None:
+    with pool.host() as host:
+        options = "-F none -o UserKnownHostsFile=/job/known_hosts"
+        reached = f"ansible_host={host.address} ansible_port={host.port} ansible_user=root"
+        key = f"ansible_ssh_private_key_file=/tmp/key ansible_ssh_common_args='{options}'"
+        (tmp_path / "hosts").write_text(f"here ansible_connection=local\nthere {reached} {key}\n")
+        playbook = REPOSITORY / "tests/packaging/playbook.yml"
+        told = in_image(
+            image,
+            "cp /job/id_ed25519 /tmp/key && chmod 600 /tmp/key\n"  # ssh wants a key of its user's own
+            "ansible-playbook -i /job/hosts -e work=/tmp/work /job/playbook.yml >&2\n"
+            "cat /tmp/statistics.json",
+            share(tmp_path / "job", "/job", pool.private_key, pool.known_hosts, tmp_path / "hosts", playbook),
+        )
+    runs = json.loads(told)["module_runs"]
+    # on each host setup, ping, file, stat and copy, command, two lineinfile, shell
+    assert runs["core"] == {} and sum(runs["zygote"].values()) >= 16, runs
+
+
+def test_a_slice_runs_in_the_image_between_transmit_and_process(
+    image: str, awx: Environment, tmp_path: pathlib.Path
+) -> None:
+    variables = {"ANSIBLE_MITOGEN_SVC_STATS": "/left/statistics.json"}
+    project = make_project(tmp_path / "private", HOSTS[0::2], variables)
+    left = share(tmp_path / "left", "/left")
+    (tmp_path / "left").chmod(0o777)
+    configuration = f"CONTAINERS_CONF={podman.environment()['CONTAINERS_CONF']}"
+    worker = f"{configuration} podman run --rm --interactive {left} {image} ansible-runner worker"
+    told = finish(start_pipeline(project, worker, tmp_path / "received", awx))
+    assert told.count("ok=2") == 2
+    assert hosts_of_events(tmp_path / "received") == sorted(HOSTS[0::2] * 2)
+    assert module_runs(tmp_path / "left") == {"zygote": {"zygote": 4}, "cold": {}, "core": {}}
+
+
+def share(directory: pathlib.Path, place: str, *files: pathlib.Path) -> str:
+    """Podman's option that shows copies of files at place, readable for the image's user; they end with the test."""
+    directory.mkdir()
+    directory.chmod(0o755)
+    for file in files:
+        shutil.copyfile(file, directory / file.name)
+        (directory / file.name).chmod(0o644)
+    return f"--volume={directory}:{place}"

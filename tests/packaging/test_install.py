@@ -21,7 +21,7 @@ import yaml
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from environments import RELEASES, REPOSITORY, Environment, Release, find_interpreter, make_artifact, make_wheel
+from environments import RELEASES, REPOSITORY, Environment, Release, find_interpreter
 from rig.errors import RigUnavailable
 from rig.loopback_sshd import LoopbackSshd
 
@@ -31,16 +31,6 @@ PLUGINS = [
     ("callback", "timeline"),
 ]
 GALAXY = yaml.safe_load((REPOSITORY / "galaxy.yml").read_text())
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    return make_wheel(tmp_path_factory.mktemp("wheel"))
-
-
-@pytest.fixture(scope="session")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    return make_artifact(tmp_path_factory.mktemp("artifact"))
 
 
 def interpreter_for(release: Release) -> str:
@@ -60,11 +50,10 @@ def from_wheel(request: pytest.FixtureRequest, wheel: pathlib.Path, tmp_path_fac
 
 @pytest.fixture(scope="session", params=RELEASES, ids=str)
 def from_artifact(request: pytest.FixtureRequest, artifact: pathlib.Path, tmp_path_factory: Any) -> Environment:
-    """An environment with the release and mitogen, and the collection installed by ansible-galaxy."""
+    """An environment with the release, the collection installed by ansible-galaxy, and pip's -r of its requirements."""
     release: Release = request.param
     directory = tmp_path_factory.mktemp(f"galaxy-{release.name}") / "venv"
-    requirements = (REPOSITORY / "meta/ee-requirements.txt").read_text().split()
-    made = Environment(directory, interpreter_for(release), [f"ansible-core{release.specifier}", *requirements])
+    made = Environment(directory, interpreter_for(release), [f"ansible-core{release.specifier}"])
     made.install_artifact(artifact)
     return made
 
