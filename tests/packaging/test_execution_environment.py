@@ -68,7 +68,7 @@ def definition(base: str, core: str, artifact: pathlib.Path) -> dict[str, Any]:
             "python_interpreter": {"python_path": "/usr/bin/python3"},
             "ansible_core": {"package_pip": core},
             "ansible_runner": {"package_pip": "ansible-runner"},
-            "galaxy": {"collections": [{"name": f"/build/_build/artifacts/{artifact.name}", "type": "file"}]},
+            "galaxy": {"collections": [{"name": f"/build/artifacts/{artifact.name}", "type": "file"}]},
         },
         "additional_build_files": [{"src": str(artifact), "dest": "artifacts"}],
         "additional_build_steps": {"prepend_base": PIP},
@@ -111,7 +111,8 @@ def in_image(image: str, script: str, *options: str) -> str:
 
 
 def test_image_has_what_the_collection_asked_for(image: str) -> None:
-    told = in_image(image, "command -v ssh sshpass; python3 -c 'import mitogen; print(mitogen.__version__)'")
+    version = "python3 -c 'import mitogen; print(mitogen.__version__)'"
+    told = in_image(image, f"command -v ssh; command -v sshpass; {version}")
     ssh, sshpass, mitogen = told.splitlines()
     assert ssh.endswith("/ssh") and sshpass.endswith("/sshpass")
     assert tuple(map(int, mitogen.strip("()").replace(",", ".").split("."))) >= (0, 3, 54)
