@@ -168,6 +168,7 @@ class Course:
 
     def begin(self, header: Mapping[str, Any]) -> Answer:
         """Begin at the other end; how long that takes is what the link's delay is at most."""
+        self._link.widen(self._context_id)
         begun = time.monotonic()
         answer = self.ask(header)
         self._window = flow.Window(time.monotonic() - begun, self._share)

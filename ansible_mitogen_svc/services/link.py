@@ -13,6 +13,7 @@ import queue
 import mitogen.core
 import mitogen.parent
 
+from ansible_mitogen_svc.wire import transfer
 from ansible_mitogen_svc.wire.frames import AGENT_HANDLE
 
 
@@ -69,6 +70,13 @@ class Link:
     def tell(self, context_id: int, data: bytes) -> None:
         """Send `data` to the agent of a context, which will not answer."""
         self._send(context_id, data, 0)
+
+    def widen(self, context_id: int) -> None:
+        """Much data is about to come or go: make room in the pipes to and from the context."""
+        stream = self._router.stream_by_id(context_id)
+        for side in (stream.receive_side, stream.transmit_side) if stream is not None else ():
+            if side is not None and side.fd is not None:
+                transfer.widen(side.fd)
 
     def _send(self, context_id: int, data: bytes, reply_to: int) -> None:
         self._router.route(

@@ -43,7 +43,7 @@ from ansible_mitogen_svc.target.zygote_stream import (
     Sequel,
     ZygoteStream,
 )
-from ansible_mitogen_svc.wire import frames
+from ansible_mitogen_svc.wire import frames, transfer
 
 #: Zygotes beside the login user's when the controller names no limit.
 IDENTITIES = 20
@@ -77,6 +77,7 @@ class Agent:
         }
         self.transfers = files.Transfers(self.answer_from_thread)
         self._operations.update(dict.fromkeys(files.OPERATIONS, self.transfers.handle))
+        self._operations.update(dict.fromkeys(files.BEGINNINGS, self.on_begin_transfer))
         router.add_handler(self.on_message, handle=frames.AGENT_HANDLE, policy=mitogen.core.has_parent_authority)
 
     def add(self, reader, writer, name, pid, adopted=False):
@@ -106,6 +107,12 @@ class Agent:
             self._operations[header["op"]](caller, header, blobs)
         except Exception as error:
             caller.answer(frames.pack_payload({"error": {"type": type(error).__name__, "message": str(error)}}))
+
+    def on_begin_transfer(self, caller, header, blobs):
+        stream = self.router.stream_by_id(mitogen.parent_id)
+        for side in (stream.receive_side, stream.transmit_side):
+            transfer.widen(side.fd)
+        self.transfers.handle(caller, header, blobs)
 
     def forward(self, number, caller, payload):
         zygote = self.zygotes.get(number)

@@ -306,4 +306,5 @@ def _umask() -> int:
 
 
 _KINDS: dict[str, Callable[[dict[str, Any]], Incoming | Outgoing]] = {'receive': Incoming, 'send': Outgoing}
+BEGINNINGS = tuple(_KINDS)
 OPERATIONS = ('receive', 'part', 'complete', 'send', 'pull', 'discard')

@@ -10,6 +10,7 @@ messages.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -32,6 +33,12 @@ _SAMPLES, _SAMPLE_SIZE, _SHRINKS = 4, 16 * 1024, 0.75
 """How much of a file is compressed to know whether it is worth trying, and what may remain of that."""
 LARGE = 8 << 20
 """Bytes from which on compressing is tried: below, it is over before a speed is known."""
+
+
+_SET_PIPE_SIZE, _GET_PIPE_SIZE = 1031, 1032
+"""Linux's; Python has names for them since 3.10 only, and other systems answer with an error."""
+_PIPE = 256 * 1024
+"""Bytes of a pipe that files pass through: what lies in it is read at once instead of in many small pieces."""
 
 
 class PartError(ValueError):
@@ -184,3 +191,12 @@ def shrinks(descriptor: int, size: int) -> bool:
             length += len(data)
             shorter += len(zlib.compress(data, 1))
     return bool(length) and shorter < length * _SHRINKS
+
+
+def widen(descriptor: int) -> None:
+    """Make room in a pipe; what is no pipe, or may not grow any more, stays as it is."""
+    try:
+        if fcntl.fcntl(descriptor, _GET_PIPE_SIZE) < _PIPE:
+            fcntl.fcntl(descriptor, _SET_PIPE_SIZE, _PIPE)
+    except OSError:
+        pass

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pathlib
 import random
@@ -362,3 +363,27 @@ def test_four_gibibytes_pass_through_a_quarter_of_one(
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert (place / "there").stat().st_size == 4 << 30
     assert (place / "there").stat().st_blocks * 512 < 128 << 20
+
+
+def test_a_transfer_makes_room_in_the_pipes_that_it_passes_through(
+    session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path
+) -> None:
+    target = connect("one")
+    agent = f"/proc/{agent_pid(target)}/fd"
+    pipes = [descriptor for descriptor in map(int, os.listdir(agent)) if is_pipe(f"{agent}/{descriptor}")]
+    assert not sizes(agent, pipes) & {256 << 10}
+    put(session, target, large, place / "there")
+    assert 256 << 10 in sizes(agent, pipes)
+
+
+def is_pipe(path: str) -> bool:
+    return os.readlink(path).startswith("pipe:")
+
+
+def sizes(agent: str, pipes: Sequence[int]) -> set[int]:
+    """Of the agent's pipes, in bytes, while they are there."""
+    found = set()
+    for descriptor in pipes:
+        with open(f"{agent}/{descriptor}", "rb" if os.lstat(f"{agent}/{descriptor}").st_mode & 0o400 else "wb") as pipe:
+            found.add(fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ))
+    return found

@@ -189,6 +189,9 @@ class LyingAgent:
         pending.arrived(mitogen.core.Message(data=frames.pack_payload(*self._answers(header))))
         return pending
 
+    def widen(self, context_id: int) -> None:
+        """There are no pipes."""
+
     def tell(self, context_id: int, data: bytes) -> None:
         pass
 
