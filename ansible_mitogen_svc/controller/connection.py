@@ -118,6 +118,8 @@ class AcceleratedConnection(ReachingConnection):
             target = self.svc_target()
             if target is not None:
                 if job is not None and job.interpreter:
+                    # What core's plugins say, and people look for in logs; what became of it is said after it.
+                    display.vvv(f"EXEC {cmd}", host=self.svc_name)
                     return self._svc_guard(lambda: self._svc_run_in_identity(target, job, cmd))
                 # Beyond a hop there is no terminal: core's own plugin cannot go there.
                 if self.svc_via or not self._svc_wrapped(cmd):

@@ -81,6 +81,13 @@ def test_the_decision_and_its_reason_are_shown_at_vvv(lab: Lab) -> None:
     assert "task worker:" not in quiet.output
 
 
+def test_what_core_would_execute_for_a_module_is_shown_at_vvv_and_no_earlier(lab: Lab) -> None:
+    play = lab.write("- hosts: many\n  gather_facts: false\n  tasks: [{ping: }]\n")
+    shown = lab.run(play, LINEAR, "-vvv", hosts=1).output
+    assert "EXEC /bin/sh -c '" in shown and "RUN ansible.modules.ping in zygote" in shown
+    assert "EXEC" not in lab.run(play, LINEAR, "-vv", hosts=1).output
+
+
 @pytest.mark.parametrize("strategy", ["linear", "free", "host_pinned", "debug"])
 def test_ansible_doc_shows_each_option_with_its_names(lab: Lab, strategy: str) -> None:
     shown = subprocess.run(
