@@ -3,7 +3,8 @@
 #
 #   make demo      one playbook under core's linear and under ours: times, recaps, differences
 #   make test      lint, type check, unit and integration tests
-#   make test-all  the same with the tests that take minutes, other strategies and workers, and the packaging matrix
+#   make test-all  the same with the tests that take minutes, other strategies and workers, the packaging matrix,
+#                  the checks, the molecule scenarios and the examples
 #   make bench     the scenarios of bench/ under core, ansible_mitogen and ours (BENCH_OPTIONS="--scenario first")
 #   make molecule  the molecule scenarios
 #   make examples  a small site on two containers, before and after
@@ -28,7 +29,7 @@ test: lint packages
 	$(PYTEST) -m "not long" tests/unit tests/integration
 	SVC_TEST_WORKERS=fork $(PYTEST) -m "not long" -k "ping or become or includes" tests/integration/test_targets.py
 
-test-all: lint packages checks molecule
+test-all: lint packages checks molecule examples
 	$(PYTEST) tests/unit tests/integration tests/packaging
 	SVC_TEST_WORKERS=fork $(PYTEST) -m "not long" tests/integration
 	set -e; for strategy in free host_pinned; do for workers in auto fork; do \
