@@ -41,7 +41,8 @@ def run_site(strategy: str, pool: HostPool, directory: Path) -> RecordedRun:
     if collections:
         environment["ANSIBLE_COLLECTIONS_PATH"] = collections
     print(f"{strategy} ...", flush=True)
-    return run_recorded(["-i", "inventory.yml", "-i", str(hosts), "site.yml"], strategy, environment, HERE, timeout=1200)
+    arguments = ["-i", "inventory.yml", "-i", str(hosts), "site.yml"]
+    return run_recorded(arguments, strategy, environment, HERE, timeout=1200)
 
 
 def main() -> int:
