@@ -8,7 +8,7 @@
 #   make bench     the scenarios of bench/ under core, ansible_mitogen and ours (BENCH_OPTIONS="--scenario first")
 #   make molecule  the molecule scenarios
 #   make examples  a small site on two containers, before and after
-#   make checks    sessions of nox: licences and docs; nox -l lists all (NOX_OPTIONS="-s sanity")
+#   make checks    sessions of nox: licences, artifacts, docs, ansible-lint, ansible-test sanity; nox -l lists all (NOX_OPTIONS="-s docs")
 #   make wheel collection clean
 #
 # Each makes the virtual environment it needs. PYTHON=... chooses the interpreter, PYTEST_OPTIONS=... is passed on.
@@ -43,7 +43,7 @@ molecule: packages
 examples: packages
 	$(VENV)/bin/python examples/run.py
 
-NOX_OPTIONS ?= -s licences docs collection_docs
+NOX_OPTIONS ?= -s licences artifacts docs collection_docs changelog lint sanity
 checks: $(VENV)/ready
 	$(VENV)/bin/$(PIP_INSTALL) nox
 	$(VENV)/bin/nox $(NOX_OPTIONS)
