@@ -18,6 +18,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -31,7 +32,9 @@ from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller import file_transfer, transport
 from ansible_mitogen_svc.controller import identity as identities
+from ansible_mitogen_svc.controller.compat.session_isolation import workers_are_isolated
 from ansible_mitogen_svc.controller.escalation import EscalationRefused
+from ansible_mitogen_svc.controller.local_command import own_session
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.reach import ReachingConnection
 from ansible_mitogen_svc.controller.session import session_lifecycle
@@ -125,13 +128,21 @@ class AcceleratedConnection(ReachingConnection):
                 if self.svc_via or not self._svc_wrapped(cmd):
                     return self._svc_guard(lambda: self._svc_execute(target, cmd, in_data))
         self.svc_flush()
-        return cast(Outcome, super().exec_command(cmd, in_data=in_data, sudoable=sudoable))
+        with self._svc_as_in_a_worker_process():
+            return cast(Outcome, super().exec_command(cmd, in_data=in_data, sudoable=sudoable))
+
+    def _svc_as_in_a_worker_process(self) -> contextlib.AbstractContextManager[None]:
+        """Where core's plugin starts programs in a thread of the process that has the terminal, they do not get it."""
+        if session_lifecycle.in_worker_process() or not workers_are_isolated(self.svc_variables):
+            return contextlib.nullcontext()
+        return own_session(self.svc_plugin_class)
 
     def put_file(self, in_path: str, out_path: str) -> None:
         """Copy a file from the controller, as the login user, as core's plugins do."""
         target = self.svc_target()
         if target is None:
-            super().put_file(in_path, out_path)
+            with self._svc_as_in_a_worker_process():
+                super().put_file(in_path, out_path)
             return
         # 2.19 and 2.20 have bytes in both.
         place, name = (
@@ -150,7 +161,8 @@ class AcceleratedConnection(ReachingConnection):
         """Copy a file to the controller, as the login user, as core's plugins do."""
         target = self.svc_target()
         if target is None:
-            super().fetch_file(in_path, out_path)
+            with self._svc_as_in_a_worker_process():
+                super().fetch_file(in_path, out_path)
             return
         self._svc_guard(lambda: file_transfer.fetch(self, target, in_path, out_path))
 

@@ -16,6 +16,8 @@ Theory of operation
 4. When no agent comes up the task goes core's own path, so that the plugin explains in its own words what is wrong.
 5. `ObservedPopen` is put into the plugin's module once and for all. It is `subprocess.Popen` but for a thread that is
    within `observing`, and there for every command but ours.
+6. What core's own way starts in a thread (`own_session`) gets a session of its own, as core's worker processes have:
+   no program can ask on the terminal, or be interrupted from it.
 """
 
 from __future__ import annotations
@@ -146,6 +148,7 @@ def _argv(arguments: Any, keywords: Mapping[str, Any]) -> tuple[bytes, ...]:
 
 class _Observing(threading.local):
     observation: Observation | None = None
+    own_session = False
 
 
 _observing = _Observing()
@@ -159,6 +162,11 @@ class ObservedPopen(subprocess.Popen):  # type: ignore[type-arg]
         if observation is None:
             return super().__new__(cls)
         return observation.process(args, keywords)
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        if _observing.own_session and not keywords.get("preexec_fn"):
+            keywords["start_new_session"] = True
+        super().__init__(*args, **keywords)
 
 
 class _ObservedSubprocess:
@@ -176,17 +184,32 @@ _observed_subprocess = _ObservedSubprocess()
 @contextlib.contextmanager
 def observing(plugin_class: type[Any], observation: Observation) -> Iterator[None]:
     """Within it the calling thread's processes, started by the plugin's modules, are those of `observation`."""
+    _put_in(plugin_class)
+    _observing.observation = observation
+    try:
+        yield
+    finally:
+        _observing.observation = None
+
+
+@contextlib.contextmanager
+def own_session(plugin_class: type[Any]) -> Iterator[None]:
+    """Within it what the plugin's modules start in the calling thread has a session of its own, without terminal."""
+    _put_in(plugin_class)
+    _observing.own_session = True
+    try:
+        yield
+    finally:
+        _observing.own_session = False
+
+
+def _put_in(plugin_class: type[Any]) -> None:
     for base in plugin_class.__mro__:
         names = vars(sys.modules[base.__module__]) if base.__module__ in sys.modules else {}
         if names.get("subprocess") is subprocess:
             names["subprocess"] = _observed_subprocess
         if names.get("Popen") is subprocess.Popen:
             names["Popen"] = ObservedPopen
-    _observing.observation = observation
-    try:
-        yield
-    finally:
-        _observing.observation = None
 
 
 class LocalCommandTransport:

@@ -248,6 +248,10 @@ class SessionLifecycle:
         mitogen.core.Latch._on_fork()
         mitogen.core.Side._on_fork()
 
+    def in_worker_process(self) -> bool:
+        """Whether this is a forked worker."""
+        return os.getpid() != self._pid
+
     def task_ended(self) -> None:
         """A task's executor is done; a forked worker, which runs only one, closes its session now."""
         if os.getpid() != self._pid:

@@ -9,6 +9,7 @@ is private there is in compat/ssh.py).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +66,8 @@ class SshTransport:
         """
         with compat.password_source(connection, composed) as source:
             argv[:] = source.argv
+            shown = " ".join(shlex.quote(part.decode("utf-8", "replace")) for part in source.argv)
+            display.vvv(f"SSH: EXEC {shown}", host=connection.host)
             plan = ConnectionPlan(
                 key=plan_key(argv, source.password or b""),
                 name=f"ssh {connection.host}",

@@ -15,6 +15,7 @@ The rules, first match wins; the reason in statistics and messages is in bracket
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -205,9 +206,11 @@ class Decider:
         """Reading another host's variables runs vars plugins, in whatever thread that happens."""
         if self._vars_plugins is None:
             objection = None
-            for plugin in vars_loader.all(class_only=True):
-                if not self._trust.allows(plugin.ansible_name, getattr(plugin, "_original_path", None)):
-                    objection = Decision(_FORK, f"vars:{plugin.ansible_name}")
+            # Paths only: how often core loads a vars plugin can be seen in its debug output.
+            for path in vars_loader.all(path_only=True):
+                name = os.path.splitext(os.path.basename(path))[0]
+                if not self._trust.allows(name, path):
+                    objection = Decision(_FORK, f"vars:ansible.legacy.{name}")
                     break
             self._vars_plugins = (objection,)
         return self._vars_plugins[0]
