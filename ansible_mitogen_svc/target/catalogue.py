@@ -2,7 +2,7 @@
 # Copyright: The ansible_mitogen_svc authors
 """What a zygote knows of manifests: their bundles in memory, on disk, being built or being fetched.
 
-Used by the zygote's single thread; everything slow happens in builders or at the agent, and the zygote is called back.
+Used by the zygote's single thread; everything slow happens in builders or at the agent, and the owner is called back.
 
 Theory of operation
 1. `find` answers at once: a bundle from memory or disk, or None while the manifest is on its way, or raises
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Signature = Mapping[str, Optional[str]]
 
     class Owner(Protocol):
-        """What the zygote does for its catalogue."""
+        """What the jobs do for their catalogue."""
 
         def ask(self, digests: list[str], answered: Callable[[dict[str, bytes]], None]) -> None: ...
         def base_built(self, bundle: Bundle) -> None: ...
@@ -96,7 +96,7 @@ class Catalogue:
         self._advance(arrival)
 
     def find(self, identity: str, whole: bool = False) -> Bundle | None:
-        """Return a bundle; None while it is on its way (the zygote's `pump` is called when that ends). Raises
+        """Return a bundle; None while it is on its way (`Owner.pump` is called when that ends). Raises
         ManifestLost.
 
         `whole`: a bundle with the code of every file is needed.

@@ -11,7 +11,7 @@ Theory of operation
 2. A job that finds no current nursery has one started, out of a bundle with the code of all files.
 3. A nursery that is no longer current, or one too many, gets no more jobs and is closed when its last one has ended.
 4. When a nursery dies its children live on; their answers still come, and only an exit status is lost. A job sent to a
-   child that was never made, or that died before it began, goes back to the zygote.
+   child that was never made, or that died before it began, goes back to jobs.py.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ansible_mitogen_svc.target.bundle import Bundle
 
     class Owner(Protocol):
-        """What the zygote does for its nurseries."""
+        """What the jobs do for the nurseries."""
 
         def watch(self, descriptor: int, ready: Any) -> None: ...
         def unwatch(self, descriptor: int) -> None: ...
@@ -141,7 +141,7 @@ class Nurseries:
         self._spares_used = 0
         self._started = 0
         self.trouble: dict[str, dict[str, str]] = {}
-        """Why a base set could not be imported, by the id of its manifest; the zygote clears it after telling."""
+        """Why a base set could not be imported, by the id of its manifest; jobs.py clears it after telling."""
 
     def statistics(self) -> dict[str, int]:
         """Nurseries now and ever, children made, and jobs that found a spare child."""

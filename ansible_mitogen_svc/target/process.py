@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,6 +134,22 @@ def exited_children() -> list[tuple[int, int]]:
         if not pid:
             return found
         found.append((pid, status))
+
+
+def collect(pids: Iterable[int], limit: float) -> None:
+    """Wait until children have ended, and kill those that have not after `limit` seconds."""
+    left, deadline = set(pids), time.monotonic() + limit
+    while left and time.monotonic() < deadline:
+        for pid in list(left):
+            try:
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    left.discard(pid)
+            except ChildProcessError:
+                left.discard(pid)
+        if left:
+            time.sleep(0.005)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
 
 
 def result_of(status: int) -> tuple[int, int | None]:

@@ -256,7 +256,7 @@ def test_a_package_installed_between_two_jobs_is_seen_by_the_second(
 def test_more_jobs_than_memory_allows_wait_for_their_turn(
         pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
     module = build(pair[1], 'svc_sleeps', seconds=0.4)
-    with ZygoteProcess(pair[0], str(tmp_path / 'store'), prelude='zygote.CHILD_BYTES = 1 << 60') as zygote:
+    with ZygoteProcess(pair[0], str(tmp_path / 'store'), prelude='zygote.jobs.CHILD_BYTES = 1 << 60') as zygote:
         zygote.install(module)
         zygote.run(module)
         calls = [zygote.start_module(module) for _ in range(10)]
