@@ -56,17 +56,15 @@ class Started:
     environment: Mapping[str, str] | None = field(default=None, repr=False)
     cwd: str | None = None
 
-    def resembles(self, other: Started) -> bool:
-        """Whether both start the same; names of temporary files, made anew for each, may differ."""
+    @property
+    def lasting(self) -> tuple[bytes, ...]:
+        """`argv` without the names of temporary files, which plugins make anew for each command."""
         prefix = os.fsencode(os.path.join(tempfile.gettempdir(), "tmp"))
+        return tuple(b"" if argument.startswith(prefix) else argument for argument in self.argv)
 
-        def stable(argv: tuple[bytes, ...]) -> list[bytes]:
-            return [b"" if argument.startswith(prefix) else argument for argument in argv]
-
-        return stable(self.argv) == stable(other.argv) and (self.environment, self.cwd) == (
-            other.environment,
-            other.cwd,
-        )
+    def resembles(self, other: Started) -> bool:
+        """Whether both start the same."""
+        return (self.lasting, self.environment, self.cwd) == (other.lasting, other.environment, other.cwd)
 
 
 class EndedProcess:
@@ -281,8 +279,11 @@ class LocalCommandTransport:
     def _plan(self, connection: Any, started: Started) -> ConnectionPlan:
         environment = started.environment
         more = [] if environment is None else [f"{name}={value}".encode() for name, value in environment.items()]
+        if started.lasting != started.argv:
+            # What a temporary file says comes from the options. By its name each task would have another connection.
+            more.append(repr(self.settings(connection)).encode())
         return ConnectionPlan(
-            key=plan_key(started.argv, *sorted(more), (started.cwd or "").encode()),
+            key=plan_key(started.lasting, *sorted(more), (started.cwd or "").encode()),
             name=f"{connection.ansible_name.rpartition('.')[2]} {connection._play_context.remote_addr}",
             argv=started.argv,
             environment=environment,

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import pty
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -76,6 +78,34 @@ def test_a_playbook_is_pulled_and_run_as_under_core(both: Callable[..., tuple[st
     core, ours = both('ansible-pull', '-U', f'file://{tmp_path}', '-C', 'main', '-d', '{run}/checkout', 'local.yml')
     without_time = re.compile(r'Starting Ansible Pull at .*')
     assert without_time.sub('', core) == without_time.sub('', ours) and 'pulled' in ours
+
+
+def test_passwords_are_asked_for_and_used_as_under_core(runner: Runner, host: Host) -> None:
+    def of(setting: Setting) -> str:
+        asked = {b'SSH password: ': b'deploy-secret', b'BECOME password[defaults to SSH password]: ': b''}
+        arguments = ('gamma', '-k', '-K', '-b', '-e', 'ansible_ssh_private_key_file=/nowhere', '-a', 'id -un')
+        return _typing(asked, *runner.command('ansible', inventory(host, host), setting, arguments))
+    core, ours = of(CORE), of(OURS)
+    assert core == ours and 'root' in ours
+
+
+def _typing(answers: dict[bytes, bytes], command: list[str], place: pathlib.Path, environment: dict[str, str]) -> str:
+    """Run a command with a terminal of its own, where each question gets its answer; what it printed."""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(place)
+        os.execvpe(command[0], command, environment)
+    said, waiting = b'', dict(answers)
+    try:
+        while part := os.read(terminal, 65536):
+            said += part
+            for question in [each for each in waiting if each in said]:
+                os.write(terminal, waiting.pop(question) + b'\n')
+    except OSError:
+        pass  # what reading from a terminal gives when its last user has ended
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0 and not waiting, said.decode()
+    return ''.join(line for line in said.decode().splitlines(True) if 'WARNING' not in line)
 
 
 SECRETS = ('argument', 'file', 'environment', 'module', 'loop', 'failure')

@@ -183,16 +183,23 @@ class Runner:
 
         {run} in ``arguments`` stands for the directory of the run, which is the working directory, too.
         """
-        home = self._place(hosts, setting)
+        command, home, filled = self.command(name, hosts, setting, arguments, environment)
+        return subprocess.run(command, cwd=home, input=stdin, capture_output=True, text=True, timeout=RUN_SECONDS,
+                              env=filled)
+
+    def command(self, name: str, hosts: Mapping[str, Mapping[str, Any]], setting: Setting, arguments: Sequence[str],
+                environment: Mapping[str, str] | None = None) -> tuple[list[str], pathlib.Path, dict[str, str]]:
+        """What `program` starts: the command, its working directory and its environment."""
+        home = self.place(hosts, setting)
         command = [str(pathlib.Path(sys.executable).with_name(name)), '-i', str(home / 'inventory.yml'),
                    *(argument.replace('{run}', str(home)) for argument in arguments)]
-        return subprocess.run(command, cwd=home, input=stdin, capture_output=True, text=True, timeout=RUN_SECONDS,
-                              env=self._environment(home, setting, environment or {}))
+        return command, home, self.environment(home, setting, environment or {})
 
-    def _place(self, hosts: Mapping[str, Mapping[str, Any]], setting: Setting) -> pathlib.Path:
+    def place(self, hosts: Mapping[str, Mapping[str, Any]], setting: Setting) -> pathlib.Path:
+        """A directory for one run, with the inventory as ``inventory.yml``."""
         home = pathlib.Path(tempfile.mkdtemp(prefix=f'{setting.name}-', dir=self.directory))
         (home / 'tmp').mkdir()
-        (home / 'inventory.yml').write_text(yaml.safe_dump(self._inventory(hosts)))
+        (home / 'inventory.yml').write_text(yaml.safe_dump(self.inventory(hosts)))
         return home
 
     @contextlib.contextmanager
@@ -205,7 +212,7 @@ class Runner:
         {playbook}, {run} and {collections} stand for the directories of these. The variable ``rig_linear`` names the
         linear strategy of the same side, for plays that another one refuses.
         """
-        home = self._place(hosts, setting)
+        home = self.place(hosts, setting)
         command = [str(pathlib.Path(sys.executable).with_name('ansible-playbook')), '-i', str(home / 'inventory.yml'),
                    '-e', f'rig_linear={setting.strategy.rpartition(".")[0]}.linear', *arguments, playbook.name]
         places = {'playbook': playbook.parent, 'run': home, 'collections': self._collections}
@@ -214,7 +221,7 @@ class Runner:
             subprocess.run(prepare.format_map(places), shell=True, check=True, cwd=playbook.parent, timeout=60)
         with open(home / 'stdout', 'wb') as stdout, open(home / 'stderr', 'wb') as stderr:
             process = subprocess.Popen(command, cwd=playbook.parent, stdin=subprocess.DEVNULL, stdout=stdout,
-                                       stderr=stderr, env=self._environment(home, setting, filled),
+                                       stderr=stderr, env=self.environment(home, setting, filled),
                                        start_new_session=True)
         live = LivePlaybook(process, home)
         try:
@@ -222,7 +229,8 @@ class Runner:
         finally:
             live.kill_all()
 
-    def _inventory(self, hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def inventory(self, hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """The inventory with ``hosts``, and what they have in common."""
         known = f'-o UserKnownHostsFile={self._known_hosts} -o StrictHostKeyChecking=yes'
         common = {
             'ansible_python_interpreter': '/usr/bin/python3',
@@ -231,7 +239,8 @@ class Runner:
         }
         return {'all': {'vars': common, 'hosts': {name: dict(variables) for name, variables in hosts.items()}}}
 
-    def _environment(self, home: pathlib.Path, setting: Setting, extra: Mapping[str, str]) -> dict[str, str]:
+    def environment(self, home: pathlib.Path, setting: Setting, extra: Mapping[str, str]) -> dict[str, str]:
+        """The whole environment of a program that runs in `home`, a directory of `place`'s."""
         passed = {name: value for name, value in os.environ.items() if name.startswith('ANSIBLE_MITOGEN_SVC_')}
         return {
             'PATH': f"{pathlib.Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}",

@@ -56,6 +56,40 @@ def test_every_message_is_explained(file: str, text: str) -> None:
     )
 
 
+def reasons() -> set[str]:
+    """What the statistics may give as reason why a module did not run in a zygote: the literal part of each."""
+    found: list[ast.expr] = []
+    for path in sorted((ROOT / "ansible_mitogen_svc").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and node.args:
+                found += _reason_of_call(node)
+            elif isinstance(node, ast.FunctionDef) and node.name == "_svc_why_files":
+                found += [each.value for each in ast.walk(node) if isinstance(each, ast.Return) and each.value]
+            elif isinstance(node, ast.Assign) and _name(node.targets[0]) in ("reason", "refusal", "svc_unavailable"):
+                found.append(node.value)
+    choices = [(node.body, node.orelse) if isinstance(node, ast.IfExp) else (node,) for node in found]
+    return {_literal(choice) for each in choices for choice in each} - {""}
+
+
+def _reason_of_call(node: ast.Call) -> list[ast.expr]:
+    name = _name(node.func)
+    if name == "_svc_count" or name == "add" and [_literal(each) for each in node.args[:2]] == ["module_runs", "cold"]:
+        return node.args[-1:]
+    place = {"NotSplit": 0, "_unsuitable": 0, "StartFailure": 3}.get(name, len(node.args))
+    return node.args[place : place + 1]
+
+
+def _name(node: ast.expr) -> str:
+    return str(getattr(node, "attr", getattr(node, "id", "")))
+
+
+def test_every_reason_in_the_statistics_is_explained() -> None:
+    section = PAGE.partition("## Reasons in the statistics")[2].partition("\n## ")[0]
+    known = reasons()
+    assert {"async", "not ansiballz", "no-python", "module style", "identity did not start"} <= known
+    assert not [reason for reason in sorted(known) if reason not in section]
+
+
 def test_every_connection_is_in_the_table() -> None:
     table = (ROOT / "docs/connections.md").read_text()
     transports = [path.stem for path in (ROOT / "ansible_mitogen_svc/controller/transport").glob("[a-z]*.py")]

@@ -73,6 +73,20 @@ def test_the_plugin_says_what_is_started_with_which_environment_and_where(connec
     assert (plan.environment, plan.cwd, plan.name) == ({"BOX": "yes"}, "/", "box name")
 
 
+@pytest.mark.parametrize(
+    "connection",
+    ['        import tempfile\n        self._start("box", tempfile.mkdtemp(), cmd, env={"BOX": "yes"}).wait()'],
+    indirect=True,
+)
+def test_temporary_files_of_the_plugin_make_no_other_connection_but_what_they_are_made_of_does(
+    connection: Any,
+) -> None:
+    first, again = establish(connection) + establish(connection)
+    assert first.argv != again.argv and first.key == again.key
+    connection._options["config"] = {"of": "somebody else"}
+    assert establish(connection)[0].key != first.key
+
+
 def test_the_plugin_sees_how_the_start_failed_and_the_failure_is_told(connection: Any) -> None:
     def fail(plan: ConnectionPlan) -> None:
         raise StartFailure(125, b"", b"no such box", "exit")
