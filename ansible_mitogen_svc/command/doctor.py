@@ -9,6 +9,7 @@ hosts and tasks comes from prospects.py, which asks the code that decides during
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import resource
 import shutil
@@ -16,7 +17,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 from ansible_mitogen_svc.command.outcome import BAD, FINE
@@ -57,10 +57,15 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace, _rest: list[str]) -> int:
     """The subcommand; returns the exit status. :raises CommandError: inventory or playbook cannot be read."""
+    versions = list(examine_versions())
+    if any(finding.level == "failed" for finding in versions):
+        # What is left to ask needs all of them.
+        _print("Controller", versions)
+        return BAD
     from ansible_mitogen_svc.command.prospects import Prospects
 
     prospects = Prospects(options.inventory, options.limit, options.extra_vars)
-    findings = list(examine_controller(len(prospects.hosts)))
+    findings = [*versions, *examine_controller(len(prospects.hosts))]
     _print("Controller", findings)
     # Without -i the configuration's inventory is used, where there is one.
     if prospects.hosts:
@@ -76,15 +81,27 @@ def _print(title: str, findings: list[Finding]) -> None:
         print(f"  {finding.level:8}{finding.text}")
 
 
+def examine_versions() -> Iterator[Finding]:
+    """Python and the packages, which ansible-galaxy does not install with the collection."""
+    yield _at_least("Python", ".".join(map(str, sys.version_info[:3])), OLDEST_PYTHON)
+    yield _package("ansible-core", "ansible.release", OLDEST_CORE)
+    yield _package("mitogen", "mitogen", OLDEST_MITOGEN)
+
+
+def _package(name: str, module: str, oldest: tuple[int, ...]) -> Finding:
+    try:
+        version = importlib.import_module(module).__version__
+    except ModuleNotFoundError:
+        remedy = f"{sys.executable} -m pip install {name}"
+        return Finding("failed", f"{name} is missing for this Python; install it: {remedy}")
+    return _at_least(name, version if isinstance(version, str) else ".".join(map(str, version)), oldest)
+
+
 def examine_controller(hosts: int) -> Iterator[Finding]:
-    """What is found here, with `hosts` hosts to be reached at a time."""
+    """What else is found here, with `hosts` hosts to be reached at a time."""
     from ansible import constants
     from ansible.release import __version__ as core
 
-    python = ".".join(map(str, sys.version_info[:3]))
-    yield _at_least("Python", python, OLDEST_PYTHON)
-    yield _at_least("ansible-core", core, OLDEST_CORE)
-    yield _at_least("mitogen", metadata.version("mitogen"), OLDEST_MITOGEN)
     yield _compatibility(core)
     yield _ssh()
     yield _open_files(hosts, int(constants.DEFAULT_FORKS))

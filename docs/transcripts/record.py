@@ -68,7 +68,8 @@ def record(line: str, place: Path, environment: dict[str, str]) -> str:
         shell, shell=True, check=False, cwd=place, env=environment, capture_output=True, text=True, timeout=600
     )
     print(done.stderr, file=sys.stderr)
-    return f"$ ansible-mitogen-svc {line}\n{done.stdout}".replace(str(place), "/home/me/site").rstrip() + "\n"
+    text = f"$ ansible-mitogen-svc {line}\n{done.stdout}"
+    return text.replace(str(place), "/home/me/site").replace(f"{Path.home()}/", "/home/me/").rstrip() + "\n"
 
 
 if __name__ == "__main__":

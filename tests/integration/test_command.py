@@ -66,6 +66,16 @@ def test_doctor_tells_versions_and_what_the_configuration_says(command: Command,
     assert "one, two: connection local stays open for the whole run" in done.stdout
 
 
+@pytest.mark.parametrize(("package", "name"), [("mitogen", "mitogen"), ("ansible", "ansible-core")])
+def test_doctor_says_what_to_install_where_a_package_is_missing(package: str, name: str) -> None:
+    main = "from ansible_mitogen_svc.command.main import main; sys.exit(main(['doctor', '-i', 'localhost,']))"
+    program = f"import sys; sys.modules[{package!r}] = None; {main}"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stderr
+    assert f"failed  {name} is missing" in done.stdout and f"-m pip install {name}" in done.stdout
+
+
 def test_doctor_warns_of_too_few_open_files(command: Command, tmp_path: pathlib.Path) -> None:
     hosts = {f"h{number}": {} for number in range(400)}
     (tmp_path / "many.json").write_text(json.dumps({"all": {"hosts": hosts}}))

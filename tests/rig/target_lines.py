@@ -52,6 +52,8 @@ def watch() -> None:
 
 def convert(root: str, output: str) -> None:
     """Write coverage.py's data file `output` about the sources below `root`."""
+    import glob
+
     from coverage import CoverageData
 
     lines: dict[str, set[int]] = {}
@@ -59,6 +61,10 @@ def convert(root: str, output: str) -> None:
         for text in file:
             name, number = text.split()
             lines.setdefault(os.path.join(root, *name.split(".")) + ".py", set()).add(int(number))
+    for package in PACKAGES:
+        # Also those of which no line ran.
+        for path in glob.glob(os.path.join(root, *package.split("."), "*.py")):
+            lines.setdefault(path, set())
     data = CoverageData(output)
     data.add_lines(lines)
     data.write()

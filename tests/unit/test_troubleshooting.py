@@ -8,13 +8,18 @@ import ast
 import importlib.util
 import pathlib
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import pytest
 
+from ansible_mitogen_svc.statistics import counters
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/troubleshooting.md").read_text()
-#: Calls whose first argument a user may see.
-SHOWN = {"warning", "vvv", "CommandError"}
+STATISTICS = (ROOT / "docs/statistics.md").read_text()
+#: Calls with text that a user may see; it is their first argument, but for `Finding`, whose first is its level.
+SHOWN = {"warning", "error", "vvv", "display", "say", "refuse", "CommandError", "Compatibility", "Finding"}
 #: Shown by ansible-core itself in the same place and words: the target's own name and command, said before it acts.
 TRACES = {"ESTABLISH SSH CONNECTION FOR USER", "PUT ", "FETCH "}
 
@@ -22,30 +27,44 @@ TRACES = {"ESTABLISH SSH CONNECTION FOR USER", "PUT ", "FETCH "}
 def messages() -> list[tuple[str, str]]:
     """(file, the longest literal part of the message) of each warning and error, in order."""
     found = []
-    for path in sorted((ROOT / "ansible_mitogen_svc").rglob("*.py")):
+    for path in sorted([*(ROOT / "ansible_mitogen_svc").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")]):
         if "target" in path.parts:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and node.args and _is_shown(node.func):
-                text = _literal(node.args[0])
+        tree = ast.parse(path.read_text())
+        functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        for node in ast.walk(tree):
+            for shown in _shown(node):
+                text = _literal(shown, functions)
                 if len(text) > 12 and not any(trace in text for trace in TRACES):
                     found.append((path.relative_to(ROOT).as_posix(), text))
     return found
 
 
-def _is_shown(function: ast.expr) -> bool:
-    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-    return name in SHOWN or (name.startswith("Ansible") and name not in ("AnsibleModule", "AnsibleFileNotFound"))
+def _shown(node: ast.AST) -> list[ast.expr]:
+    """The argument of a call that a user may see."""
+    if not isinstance(node, ast.Call):
+        return []
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if name == "fail_json":
+        return [keyword.value for keyword in node.keywords if keyword.arg == "msg"]
+    if name == "Finding" and getattr(node.args[0], "value", "") == "ok":
+        return []
+    if name in SHOWN or (name.startswith("Ansible") and name not in ("AnsibleModule", "AnsibleFileNotFound")):
+        return node.args[-1:] if name in ("Finding", "Compatibility") else node.args[:1]
+    return []
 
 
-def _literal(node: ast.expr) -> str:
+def _literal(node: ast.expr, functions: Mapping[str, ast.FunctionDef] = MappingProxyType({})) -> str:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions:
+        returns = [each for each in ast.walk(functions[node.func.id]) if isinstance(each, ast.Return)]
+        return max((_literal(each.value) for each in returns if each.value), key=len, default="")
     parts = node.values if isinstance(node, ast.JoinedStr) else [node]
     texts = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-    return max((piece.strip(" :(\n") for text in texts for piece in text.splitlines()), key=len, default="")
+    return max((piece.strip(" :(;\n") for text in texts for piece in text.splitlines()), key=len, default="")
 
 
 def test_there_are_messages_to_look_for() -> None:
-    assert len(messages()) > 20
+    assert len(messages()) > 40
 
 
 @pytest.mark.parametrize(("file", "text"), messages(), ids=lambda value: value[:40])
@@ -57,7 +76,7 @@ def test_every_message_is_explained(file: str, text: str) -> None:
 
 
 def reasons() -> set[str]:
-    """What the statistics may give as reason why a module did not run in a zygote: the literal part of each."""
+    """What the statistics may give as reason for a task's worker or a module's way: the literal part of each."""
     found: list[ast.expr] = []
     for path in sorted((ROOT / "ansible_mitogen_svc").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -75,7 +94,7 @@ def _reason_of_call(node: ast.Call) -> list[ast.expr]:
     name = _name(node.func)
     if name == "_svc_count" or name == "add" and [_literal(each) for each in node.args[:2]] == ["module_runs", "cold"]:
         return node.args[-1:]
-    place = {"NotSplit": 0, "_unsuitable": 0, "StartFailure": 3}.get(name, len(node.args))
+    place = {"NotSplit": 0, "_unsuitable": 0, "Decision": 1, "StartFailure": 3}.get(name, len(node.args))
     return node.args[place : place + 1]
 
 
@@ -84,10 +103,13 @@ def _name(node: ast.expr) -> str:
 
 
 def test_every_reason_in_the_statistics_is_explained() -> None:
-    section = PAGE.partition("## Reasons in the statistics")[2].partition("\n## ")[0]
     known = reasons()
-    assert {"async", "not ansiballz", "no-python", "module style", "identity did not start"} <= known
-    assert not [reason for reason in sorted(known) if reason not in section]
+    assert {"async", "not ansiballz", "no-python", "module style", "identity did not start", "prompt"} <= known
+    assert not [reason for reason in sorted(known) if f"`{reason}" not in STATISTICS and f" {reason}" not in STATISTICS]
+
+
+def test_every_part_of_the_statistics_is_explained() -> None:
+    assert not [part for part in counters.report() if f"| `{part}` |" not in STATISTICS]
 
 
 def test_every_connection_is_in_the_table() -> None:
@@ -108,9 +130,16 @@ def test_every_diagram_was_drawn_from_what_its_source_says_now() -> None:
     assert not stale, "run python docs/diagrams/draw.py"
 
 
-def test_every_file_that_the_walk_through_names_exists() -> None:
-    page = (ROOT / "docs/contributing.md").read_text().partition("## One task")[2]
-    names = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", page))
-    files = [path.as_posix() for path in (ROOT / "ansible_mitogen_svc").rglob("*.py")]
-    assert len(names) > 10
+@pytest.mark.parametrize("page", ["contributing", "architecture", "differences", "protocol", "security"])
+def test_every_file_that_a_page_names_exists(page: str) -> None:
+    names = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", (ROOT / f"docs/{page}.md").read_text()))
+    folders = ("ansible_mitogen_svc", "tests", "docs", "plugins")
+    files = [path.as_posix() for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert not [name for name in names if not any(path.endswith("/" + name) for path in files)]
+
+
+def test_every_target_that_the_differences_name_exists() -> None:
+    rows = (ROOT / "docs/differences.md").read_text().partition("## Which test shows what")[2].splitlines()
+    named = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row.rpartition(" | ")[2])}
+    there = {path.name for path in (ROOT / "tests/integration/targets").iterdir()}
+    assert len(named) > 20 and not named - there
