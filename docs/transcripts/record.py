@@ -4,7 +4,10 @@
 
     python docs/transcripts/record.py
 
-Runs in a temporary directory with two hosts over connection local; the demo's playbook is what they are asked about.
+Runs in a temporary directory with two hosts over connection local and a small playbook. What `clean` finds is the cache
+of whoever runs it; for one that is new, as root:
+
+    unshare -m sh -c 'mount -t tmpfs -o mode=700 none ~/.cache/ansible_mitogen_svc && python docs/transcripts/record.py'
 """
 
 from __future__ import annotations
