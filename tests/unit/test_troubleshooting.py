@@ -136,11 +136,3 @@ def test_every_file_that_a_page_names_exists(page: str) -> None:
     folders = ("ansible_mitogen_svc", "tests", "docs", "plugins")
     files = [path.as_posix() for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert not [name for name in names if not any(path.endswith("/" + name) for path in files)]
-
-
-def test_every_target_that_the_differences_name_exists() -> None:
-    text = (ROOT / "docs/differences.md").read_text().partition("## Which test shows what")[2]
-    rows = [row for row in text.splitlines() if row.startswith("|")]
-    named = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row.rpartition(" | ")[2])}
-    there = {path.name for path in (ROOT / "tests/integration/targets").iterdir()}
-    assert len(named) > 20 and not named - there
