@@ -198,7 +198,8 @@ def coverage(session: nox.Session) -> None:
     session.install("-e", ".[test]", CORE, "coverage>=7.10")
     place = session.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", silent=True)
     lines = pathlib.Path(str(place).strip()) / "target_lines.txt"
-    data = pathlib.Path(session.create_tmp()).resolve() / "coverage"
+    # Not with create_tmp, which makes its directory the tests' TMPDIR as well: too long for ssh's sockets.
+    data = session.cache_dir.resolve() / "coverage"
     if session.posargs[:1] != ["--add"] or not lines.exists():
         shutil.rmtree(data, ignore_errors=True)
         lines.write_text("")
@@ -215,7 +216,7 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", "pytest", "--timeout=900", *chosen, env=environment, success_codes=[0, 1])
     begin.unlink()
     session.run("coverage", "combine", "--quiet", "--append", env=environment)
-    session.run("python", "tests/rig/target_lines.py", str(ROOT), str(data / "target"))
+    session.run("python", str(lines.with_suffix(".py")), str(ROOT), str(data / "target"))
     report_coverage(session, data)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""The unix socket on which forked workers reach the Session. Runs in the broker thread of the ansible-playbook
-process.
+"""The unix socket on which forked workers reach the Session, and the directory it is in. The listener runs in the
+broker thread of the ansible-playbook process.
 """
 
 from __future__ import annotations
@@ -9,11 +9,25 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import tempfile
 
 import mitogen
 import mitogen.core
 import mitogen.parent
 import mitogen.unix
+
+#: The socket's name in its directory, and the most bytes of a whole path: sun_path of unix(7), less its end.
+NAME = "listener"
+LONGEST_PATH = 107
+
+
+def private_directory() -> str:
+    """Make a directory for the socket that only this user can enter: where temporary files go, if its name is short."""
+    made = tempfile.mkdtemp(prefix="ansible-mitogen-svc-")
+    if len(os.fsencode(os.path.join(made, NAME))) <= LONGEST_PATH:
+        return made
+    os.rmdir(made)
+    return tempfile.mkdtemp(prefix="ansible-mitogen-svc-", dir="/tmp")
 
 
 class WorkerListener(mitogen.unix.Listener):  # type: ignore[misc]

@@ -24,7 +24,6 @@ import logging
 import os
 import shutil
 import signal
-import tempfile
 import threading
 from typing import Any
 
@@ -41,7 +40,7 @@ from ansible_mitogen_svc.controller.connection_plan import (
     plan_arguments,
     start_failure,
 )
-from ansible_mitogen_svc.controller.listener import WorkerListener
+from ansible_mitogen_svc.controller.listener import NAME, WorkerListener, private_directory
 from ansible_mitogen_svc.controller.payload import Manifest, PayloadSplitter
 from ansible_mitogen_svc.controller.progress import ProgressLine
 from ansible_mitogen_svc.controller.target import LOGIN, Hello, Target
@@ -75,12 +74,12 @@ class Session(Targets):
         self.splitter = PayloadSplitter()
         self._closed = threading.Event()
         _quieten_logging()
-        self.directory = tempfile.mkdtemp(prefix="ansible-mitogen-svc-")
+        self.directory = private_directory()
         self.broker = mitogen.master.Broker(install_watcher=False)
         self.router = mitogen.master.Router(self.broker, max_message_size=MAX_MESSAGE_SIZE)
         self.router.unidirectional = True
         _refuse_imports(self.router)
-        self.path = os.path.join(self.directory, "listener")
+        self.path = os.path.join(self.directory, NAME)
         self._listener = WorkerListener.build_stream(self.router, path=self.path)
         self.module_cache = ModuleCacheService(self.router)
         limit = connection_limit or from_open_files(forks)

@@ -5,9 +5,9 @@
 Coverage.py cannot measure them itself: what travels to a target is compiled under names such as `<package.module>`, and
 its processes end by `os._exit` or a signal. So every Python of the session's environment imports this module while it
 starts (a .pth file says so), and appends each line of ours to a file when it first runs, which survives any end. Run as
-a program it turns that file into coverage.py's data:
+a program, from where it is installed, it turns that file into coverage.py's data:
 
-    python tests/rig/target_lines.py ROOT OUTPUT
+    python .../site-packages/target_lines.py ROOT OUTPUT
 
 Each process writes for itself, in whatever thread a line first runs; `sys.monitoring` calls once per line and process.
 """

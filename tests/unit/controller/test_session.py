@@ -89,6 +89,23 @@ def agent_pid(session: Session, target: Target) -> int:
     return session.connections._processes[target.context_id].pid
 
 
+def test_a_long_name_of_the_directory_for_temporary_files_is_no_hindrance(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("n" * 100)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    session = Session(pool_size=1)
+    try:
+        assert stat.S_ISSOCK(os.stat(session.path).st_mode)
+        assert stat.S_IMODE(os.stat(session.directory).st_mode) == 0o700
+        assert not list(long.iterdir())
+    finally:
+        session.close()
+    assert not os.path.exists(session.directory)
+
+
 def test_a_module_runs_in_a_zygote_with_code_that_was_pushed_or_fetched(connect: Connect, ping: Payload) -> None:
     assert run(connect("one"), ping)["ping"] == "pong"
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 from zygote_client import Module, ZygoteProcess, run_cold
 
-VOLATILE = re.compile('date_time|uptime|memfree|memory_mb|swapfree|loadavg|size_available|real_time|'
+VOLATILE = re.compile('date_time|uptime|memfree|memory_mb|swapfree|loadavg|size_available|real_time|mounts|'
                       '(block|inode)_(used|avail)')
 ZIP = re.compile(rb'/[^ "\']*?(?:_payload\.zip|/jobs/[^/]+/\d+\.zip)')
 
