@@ -48,6 +48,7 @@ VOLATILE_TEXT: Sequence[tuple[str, str, str]] = (
     (r'/tmp/(ansible\.)?tmp\w{8}|\btmp[a-z0-9_]{8}\b', '<tmpfile>', 'random name'),
     (r'/(ansible|rig)\.\w{8}', r'/\1.<random>', 'random name by the tempfile module'),
     (r'<local tmpdir>/\.\w{8}', '<local tmpdir>/.<random>', 'random name'),
+    (r'^\.[a-z0-9_]{8}$', '.<random>', 'random name of a file with the content of a task, which 2.19 shows'),
     (r'127\.(6[4-9]|7\d)\.\d+\.\d+', '<address>', 'each host has an address of its own'),
     (r'j\d+\.\d+', '<job id>', 'random number and process id'),
     (r'\.\d+\.\d{4}-\d\d-\d\d@\d\d:\d\d:\d\d~', '.<backup>~', 'process id and clock'),
