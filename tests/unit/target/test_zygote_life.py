@@ -9,6 +9,7 @@ import pathlib
 import signal
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -17,9 +18,10 @@ from zygote_client import Module, ZygoteProcess
 
 from ansible_mitogen_svc.wire import frames
 
-ONE = [('3.11', None)]
+# The Python that runs the tests: the one whose lines nox -s coverage sees.
+ONE = [(f'{sys.version_info.major}.{sys.version_info.minor}', None)]
 Build = Callable[..., Module]
-one_interpreter = pytest.mark.parametrize('pair', ONE, indirect=True, ids=['python3.11'])
+one_interpreter = pytest.mark.parametrize('pair', ONE, indirect=True, ids=['python'])
 pytestmark = one_interpreter
 
 
