@@ -241,7 +241,9 @@ class Runner:
 
     def environment(self, home: pathlib.Path, setting: Setting, extra: Mapping[str, str]) -> dict[str, str]:
         """The whole environment of a program that runs in `home`, a directory of `place`'s."""
-        passed = {name: value for name, value in os.environ.items() if name.startswith('ANSIBLE_MITOGEN_SVC_')}
+        # What coverage.py leaves for processes begins with its name.
+        kept = ('ANSIBLE_MITOGEN_SVC_', 'COVERAGE_')
+        passed = {name: value for name, value in os.environ.items() if name.startswith(kept)}
         return {
             'PATH': f"{pathlib.Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}",
             'HOME': str(home), 'TMPDIR': str(home / 'tmp'), 'LANG': 'C.UTF-8', 'USER': os.environ.get('USER', 'root'),
