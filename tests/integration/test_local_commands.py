@@ -25,7 +25,9 @@ STAND_IN = """#!/usr/bin/python3
 import json, os, sys
 argv = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
 if argv[0] == "jls":
-    print("cell other")
+    print("cell ioc-uuid-of-tank")
+elif argv[0] == "iocage":
+    print("uuid-of-" + argv[-1])
 elif argv[0] == "zoneadm":
     pass
 elif argv[0] == "virsh" and "dominfo" in argv:
@@ -51,13 +53,14 @@ HOSTS: dict[str, dict[str, object]] = {
     'lxc': {'ansible_connection': 'community.general.lxd', 'ansible_host': 'box.example', 'ansible_lxd_project': 'p'},
     'incus': {'ansible_connection': 'community.general.incus', 'ansible_host': 'box', 'ansible_incus_remote': 'far'},
     'jexec': {'ansible_connection': 'community.general.jail', 'ansible_host': 'cell', 'ansible_user': 'root'},
+    'iocage': {'ansible_connection': 'community.general.iocage', 'ansible_host': 'tank', 'ansible_user': 'root'},
     'virsh': {'ansible_connection': 'community.libvirt.libvirt_lxc', 'ansible_host': 'domain'},
     'nsenter': {'ansible_connection': 'community.docker.nsenter', 'ansible_nsenter_pid': 7},
     'machinectl': {'ansible_connection': 'machine', 'ansible_host': 'crate'},
     'buildah': {'ansible_connection': 'containers.podman.buildah', 'ansible_host': 'work',
                 'ansible_buildah_working_directory': '/tmp'},
 }
-PROGRAMS = ('kubectl', 'oc', 'lxc', 'incus', 'jexec', 'jls', 'virsh', 'nsenter', 'buildah', 'machinectl')
+PROGRAMS = ('kubectl', 'oc', 'lxc', 'incus', 'jexec', 'jls', 'iocage', 'virsh', 'nsenter', 'buildah', 'machinectl')
 #: A plugin of somebody else's, as a play may have it beside it.
 PLUGIN = """
 import subprocess
