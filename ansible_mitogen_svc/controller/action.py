@@ -29,6 +29,7 @@ from ansible_mitogen_svc.controller.compat.copy_action import is_core_copy
 from ansible_mitogen_svc.controller.compat.remote_stat import LeanStatAction, reads_little_of_stat
 from ansible_mitogen_svc.controller.connection import AcceleratedConnection, Job
 from ansible_mitogen_svc.controller.identity import InterpreterFailed
+from ansible_mitogen_svc.controller.one_trip import OneTripCopyAction
 from ansible_mitogen_svc.controller.payload import NotSplit, Payload
 from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.tree_copy import TreeCopyAction
@@ -65,6 +66,8 @@ class AcceleratedAction(_Core):
     #: Further runs of the module that is about to run, see tree_copy.py; or the outcome, when it has been run already.
     _svc_batch: Any = None
     _svc_outcome: Any = None
+    #: Has core compose the run that will follow the one that is about to be made, see one_trip.py.
+    _svc_sequel: Any = None
 
     # -- module runs
 
@@ -159,7 +162,9 @@ class AcceleratedAction(_Core):
         except NotSplit as error:
             return self._svc_count("core", str(error))
         batch = self._svc_batch if self._svc_batch is not None and self._svc_batch.fits(payload) else None
-        return Job(self._svc_interpreter, environment, payload, batch=batch, outcome=self._svc_outcome)
+        sequel, self._svc_sequel = self._svc_sequel, None
+        outcome = self._svc_outcome
+        return Job(self._svc_interpreter, environment, payload, batch=batch, outcome=outcome, sequel=sequel)
 
     def _svc_why_files(self, bits: Any) -> str:
         if bits.module_style != "new":
@@ -278,7 +283,9 @@ class _NoTerminal:
 def _accelerated_class(base: Hashable) -> type[Any]:
     assert isinstance(base, type)
     mixins: list[type[Any]] = [TreeCopyAction] if is_core_copy(base) else []
-    mixins += [LeanStatAction] if reads_little_of_stat(base) else []
+    if reads_little_of_stat(base):
+        # What is known to the last line may be foreseen one step.
+        mixins += [OneTripCopyAction, LeanStatAction] if mixins else [LeanStatAction]
     return type(
         base.__name__, (*mixins, AcceleratedAction, base), {"__module__": base.__module__, "__doc__": base.__doc__}
     )

@@ -35,6 +35,7 @@ from ansible_mitogen_svc.controller import identity as identities
 from ansible_mitogen_svc.controller.compat.session_isolation import workers_are_isolated
 from ansible_mitogen_svc.controller.escalation import EscalationRefused
 from ansible_mitogen_svc.controller.local_command import own_session
+from ansible_mitogen_svc.controller.pair import HeldRun, NotSent, Sequel
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.reach import ReachingConnection
 from ansible_mitogen_svc.controller.session import session_lifecycle
@@ -43,7 +44,6 @@ from ansible_mitogen_svc.controller.target import AGENT, LOGIN, Target, Zygote
 from ansible_mitogen_svc.services.answers import Answer, JobRefused, ZygoteGone, ZygoteLost
 from ansible_mitogen_svc.services.link import TargetLost
 from ansible_mitogen_svc.statistics import counters
-from ansible_mitogen_svc.wire import frames
 
 display = Display()
 #: Seconds that zygotes may take to end.
@@ -76,6 +76,7 @@ class Job:
         stdin: its input.
         batch: further runs of the payload's module.
         outcome: that of a run which was made already, with another job's batch.
+        sequel: a run that may follow at once.
         anew: by a become command, which may make another process now than it did before.
     """
 
@@ -86,6 +87,7 @@ class Job:
     stdin: bytes | None = None
     batch: Batch | None = None
     outcome: Outcome | None = None
+    sequel: Sequel | None = None
     anew: bool = False
 
 
@@ -96,6 +98,8 @@ class AcceleratedConnection(ReachingConnection):
     svc_steps: Steps
     #: Core's own way to make the task's temporary directory, when a step is to make it.
     svc_make_directory: Callable[[], Any] | None
+    #: A run that waits for its second to be composed.
+    svc_held_run: HeldRun | None
 
     # -- core's interface
 
@@ -117,6 +121,8 @@ class AcceleratedConnection(ReachingConnection):
         job, self.svc_job = self.svc_job, None
         if job is not None and job.outcome is not None:
             return job.outcome
+        if self.svc_held_run is not None and (job is None or job.payload is None or self.svc_target() is None):
+            raise NotSent
         if job is not None or self.svc_via:
             target = self.svc_target()
             if target is not None:
@@ -229,10 +235,27 @@ class AcceleratedConnection(ReachingConnection):
         if job.anew:
             header["anew"] = True
         header["environment"] = {name: str(value) for name, value in job.environment.items()}
-        answer = self._svc_call_with_steps(target, zygote, header, blobs)
+        answer = self._svc_send(target, job, zygote, header, blobs)
         if job.payload is not None:
             counters.add("module_runs", "zygote", "zygote")
         return _outcome(answer) if job.batch is None else job.batch.take(_outcome(answer))
+
+    def _svc_send(self, target: Target, job: Job, zygote: Zygote, header: dict[str, Any], blobs: list[bytes]) -> Answer:
+        """Run a job; as the second of a pair, or with a second, when that is what it is."""
+        header.update(cwd=to_text(self.cwd) if getattr(self, "cwd", None) else None, umask=None, steps=[])
+        held, self.svc_held_run = self.svc_held_run, None
+        if held is not None:
+            return held.send(self.svc_call, zygote, header, blobs, self.svc_steps)
+        sequel, job.sequel = job.sequel, None
+        if sequel is None:
+            return self._svc_call_with_steps(target, zygote, header, blobs)
+        held = self.svc_held_run = HeldRun(target, zygote, header, blobs, self.svc_steps, sequel.condition)
+        self.svc_steps = Steps()
+        try:
+            sequel.compose()
+        finally:
+            self.svc_held_run, self.svc_steps = None, held.steps_left()
+        return held.outcome() or self._svc_call_with_steps(target, zygote, header, blobs)
 
     def _svc_module_header(self, target: Target, zygote: Zygote, payload: Payload, executable: str) -> dict[str, Any]:
         target.ensure_code(zygote, payload.manifest)
@@ -250,23 +273,16 @@ class AcceleratedConnection(ReachingConnection):
         self, target: Target, zygote: Zygote, header: dict[str, Any], blobs: list[bytes]
     ) -> Answer:
         """`svc_call` for a job, after the steps that wait."""
-        header.update(cwd=to_text(self.cwd) if getattr(self, "cwd", None) else None, umask=None, steps=[])
         if zygote.number != target.login_number:
             # Steps are the login user's, and two zygotes are not ordered with one another but by the agent.
-            return self.svc_call(target, zygote, header, blobs, before=self._svc_waiting_steps())
-        waiting = Steps(list(self.svc_steps.steps), list(self.svc_steps.blobs), self.svc_steps.size)
+            return self.svc_call(target, zygote, header, blobs, before=self.svc_steps.packed())
+        waiting = self.svc_steps.copy()
         header["steps"], data = self.svc_steps.take(first_blob=len(blobs))
         try:
             return self.svc_call(target, zygote, header, [*blobs, *data])
         except ZygoteGone:
             self.svc_steps = waiting
             raise
-
-    def _svc_waiting_steps(self) -> bytes | None:
-        if not self.svc_steps.steps:
-            return None
-        steps, blobs = self.svc_steps.take(first_blob=0)
-        return frames.pack_payload({"op": "steps", "steps": steps}, blobs)
 
     def _svc_zygote(self, target: Target, job: Job, command: str) -> tuple[Zygote, str]:
         become, seconds = self.become, self._svc_become_timeout()
@@ -291,9 +307,10 @@ class AcceleratedConnection(ReachingConnection):
         header: Mapping[str, Any],
         blobs: Sequence[bytes],
         before: bytes | None = None,
+        pair: tuple[Mapping[str, Any], bytes] | None = None,
     ) -> Answer:
         try:
-            return target.run(zygote, header, blobs, before)
+            return target.run(zygote, header, blobs, before, pair)
         except ZygoteLost as lost:
             self._svc_give_up(target, target.zygote(LOGIN) or zygote if lost.first else zygote)
             raise
@@ -327,7 +344,7 @@ class AcceleratedConnection(ReachingConnection):
         display.vvv(f"EXEC {command}", host=self.svc_name)
         argv = [self.svc_transport.shell(target.hello), "-c", command]
         header: dict[str, Any] = {"op": "execute", "argv": argv, "environment": {}}
-        return _outcome(self._svc_call_with_steps(target, zygote, header, [in_data or b""]))
+        return _outcome(self._svc_send(target, Job(), zygote, header, [in_data or b""]))
 
     def svc_flush(self) -> None:
         """Carry out the steps that are still waiting, now.
@@ -392,6 +409,7 @@ def accelerated(connection: Any, inventory_host: str) -> Any:
     replacement.svc_job = None
     replacement.svc_steps = Steps()
     replacement.svc_make_directory = None
+    replacement.svc_held_run = None
     replacement.svc_last_target = None
     replacement.svc_under_way = None
     replacement.svc_settings = None

@@ -39,6 +39,22 @@ class Steps:
         self.steps, self.blobs, self.size = [], [], 0
         return steps, blobs
 
+    def copy(self) -> Steps:
+        """The same steps, to be taken by themselves."""
+        return Steps(list(self.steps), list(self.blobs), self.size)
+
+    def joined(self, later: Steps) -> Steps:
+        """These, then `later` ones."""
+        steps, blobs = later.copy().take(first_blob=len(self.blobs))
+        return Steps([*self.steps, *steps], [*self.blobs, *blobs], self.size + later.size)
+
+    def packed(self) -> bytes | None:
+        """A question to a zygote that has them done; None when there are none. Nothing is left."""
+        if not self.steps:
+            return None
+        steps, blobs = self.take(first_blob=0)
+        return frames.pack_payload({"op": "steps", "steps": steps}, blobs)
+
 
 def makes_directory(failed: int | None, header: Mapping[str, Any], before: bytes | None) -> bool:
     """Whether the step that failed is the one that makes a task's temporary directory.

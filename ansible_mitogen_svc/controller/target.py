@@ -109,6 +109,8 @@ class Target:
         self.alive = True
         self._link = link
         self._offers = offers
+        #: The module that the latest file of a copy needed, see one_trip.py.
+        self.latest_copy = "ansible.legacy.file"
         self._lock = threading.Lock()
         #: The zygote of the latest job.
         self._latest: Zygote | None = None
@@ -272,12 +274,20 @@ class Target:
             counters.add("module_cache", kinds[digest], amount=len(blob))
 
     def run(
-        self, zygote: Zygote, header: Mapping[str, Any], blobs: Sequence[bytes], before: bytes | None = None
+        self,
+        zygote: Zygote,
+        header: Mapping[str, Any],
+        blobs: Sequence[bytes],
+        before: bytes | None = None,
+        pair: tuple[Mapping[str, Any], bytes] | None = None,
     ) -> Answer:
         """`call` for a job that runs on the target, with its seconds counted.
 
         :param before: payload for the login zygote, which is done before the job starts.
+        :param pair: condition and payload of a second job.
         """
+        if pair is not None:
+            header, blobs = {"op": "pair", "when": pair[0]}, [frames.pack_payload(header, blobs), pair[1]]
         started = time.monotonic()
         try:
             if before is not None:

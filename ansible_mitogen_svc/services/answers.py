@@ -73,6 +73,27 @@ def read_answer(data: bytes) -> Answer:
     return answer
 
 
+def read_second(answer: Answer) -> tuple[Answer, Answer | None]:
+    """What an answer to a pair says of the first run, and of the second; None when that was not begun.
+
+    :raises TargetLost: it is no answer.
+    :raises JobRefused: the second's process was lost after it had begun.
+    """
+    header = dict(answer.header)
+    second = header.pop("second", None)
+    if second is None:
+        return answer, None
+    if not isinstance(second, dict) or len(answer.blobs) not in (2, 4):
+        raise TargetLost("malformed answer of the agent: a pair's second is no answer")
+    first = Answer(header, answer.blobs[:2])
+    if "rc" in second and len(answer.blobs) == 4:
+        return first, Answer(second, answer.blobs[2:])
+    error = second.get("error")
+    if isinstance(error, dict) and error.get("type") == "ChildLost":
+        raise JobRefused(f"ChildLost: {error.get('message')}", "ChildLost")
+    return first, None
+
+
 def _lost(header: Mapping[str, Any]) -> ZygoteLost:
     first = bool(header.get("first"))
     # That the second of two never heard of it does not make it repeatable: the first may have begun.

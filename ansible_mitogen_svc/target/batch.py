@@ -42,7 +42,7 @@ def run_items(items: Sequence[Mapping[str, Any]], blobs: Sequence[bytes], run: C
         rc = run(_parameters(common, item))
         printed = output.take(), errors.take()
         _write(answers, frames.pack_frame(index, frames.pack_payload({'rc': rc}, printed)))
-        if rc or not _simple(printed[0]):
+        if rc or not is_simple(printed[0]):
             break
     os.dup2(answers, 1)
     return 0
@@ -53,7 +53,7 @@ def _parameters(common: Mapping[str, Any], item: Mapping[str, Any]) -> bytes:
     return json.dumps(dict(common, ANSIBLE_MODULE_ARGS=arguments)).encode()
 
 
-def _simple(printed: bytes) -> bool:
+def is_simple(printed: bytes) -> bool:
     """Say whether a module's output is a success and nothing beside it."""
     try:
         result = json.loads(printed)

@@ -26,10 +26,11 @@ from ansible_mitogen_svc.target.slots import JobZips, Slot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from ansible_mitogen_svc.target.bundle import Bundle
+    from ansible_mitogen_svc.target.pairs import Pair
     from ansible_mitogen_svc.target.store import Store
     from ansible_mitogen_svc.target.stream import EventLoop
 
@@ -49,12 +50,13 @@ ATTEMPTS = 4
 class Job:
     """A `run` or `execute` that was not answered yet."""
 
-    __slots__ = ('attempts', 'call_id', 'header', 'payload', 'started')
+    __slots__ = ('attempts', 'call_id', 'header', 'pair', 'payload', 'started')
 
-    def __init__(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
+    def __init__(self, call_id: int, header: dict[str, Any], payload: bytes, pair: Pair | None = None) -> None:
         self.call_id = call_id
         self.header = header
         self.payload = payload
+        self.pair = pair
         self.started = 0.0
         self.attempts = 0
 
@@ -92,9 +94,9 @@ class Jobs:
             if bundle is not None and bundle.covers({}):
                 self.base_built(bundle)
 
-    def add(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
+    def add(self, call_id: int, header: dict[str, Any], payload: bytes, pair: Pair | None = None) -> None:
         """Run or execute what a frame asks for, as soon as possible."""
-        self._waiting.append(Job(call_id, header, payload))
+        self._waiting.append(Job(call_id, header, payload, pair))
         self.pump()
 
     def pump(self) -> None:
@@ -118,7 +120,7 @@ class Jobs:
             try:
                 started = self._start(job)
             except Exception as error:
-                self._reply(job.call_id, {'error': child.describe(error)})
+                self._answer(job, {'error': child.describe(error)})
             else:
                 if not started:
                     self._waiting.append(job)
@@ -168,6 +170,15 @@ class Jobs:
             self._store.set_last(self._last)
         return True
 
+    def _answer(self, job: Job, header: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+        """Answer a job, or go on with the second of its pair."""
+        pair = job.pair
+        if pair is not None and pair.goes_on(header, blobs):
+            self._waiting.append(Job(job.call_id, pair.header, pair.second, pair))
+            self._came_back = True
+        else:
+            self._reply(job.call_id, *(pair.joined(header, blobs) if pair is not None else (header, blobs)))
+
     def job_ended(self, slot: Slot, status: int | None) -> None:
         """Answer a job whose child answered, exited, or was lost."""
         job = slot.job
@@ -175,14 +186,14 @@ class Jobs:
         self._done += 1
         elapsed = round(time.monotonic() - job.started, 6)
         if slot.answer is not None and 'rc' in slot.answer:
-            self._reply(job.call_id, {'rc': slot.answer['rc'], 'signal': None, 'elapsed': elapsed}, slot.blobs())
+            self._answer(job, {'rc': slot.answer['rc'], 'signal': None, 'elapsed': elapsed}, slot.blobs())
         elif slot.answer is not None:
-            self._reply(job.call_id, slot.answer)
+            self._answer(job, slot.answer)
         elif status is not None:
             rc, number = process.result_of(status)
-            self._reply(job.call_id, {'rc': rc, 'signal': number, 'elapsed': elapsed}, slot.blobs())
+            self._answer(job, {'rc': rc, 'signal': number, 'elapsed': elapsed}, slot.blobs())
         else:
-            self._reply(job.call_id, _lost(
+            self._answer(job, _lost(
                 f'the process of the job ended without an answer after it had begun, and its nursery (process '
                 f'{slot.nursery}), which alone could tell how it ended, has died, too: what the job has done is not '
                 'known, so it was not run again'))
@@ -202,7 +213,7 @@ class Jobs:
         else:
             how = 'with its nursery' if status is None else 'with rc {} (signal {})'.format(*process.result_of(status))
             self._done += 1
-            self._reply(job.call_id, _lost(
+            self._answer(job, _lost(
                 f'{job.attempts} processes one after another died before they began the job, the last one {how}'))
         self.pump()
 

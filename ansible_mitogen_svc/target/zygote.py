@@ -23,6 +23,7 @@ import sys
 
 from ansible_mitogen_svc.target import child, jobs, process, steps
 from ansible_mitogen_svc.target.account import Account
+from ansible_mitogen_svc.target.pairs import Pair
 from ansible_mitogen_svc.target.store import Store
 from ansible_mitogen_svc.target.stream import EventLoop, FrameOutput, StreamBroken
 from ansible_mitogen_svc.wire import frames
@@ -145,12 +146,16 @@ class Zygote:
         self._jobs.catalogue.recall(header['manifest'])
         self._reply(call_id, {})
 
-    def _run(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
+    def _run(self, call_id: int, header: dict[str, Any], payload: bytes, pair: Pair | None = None) -> None:
         changed = self._account.changed() if header.get('anew') else ''
         if changed:
             raise AccountChanged(f'{changed} changed since this zygote was started by a become command')
         self._directories.note(header.get('steps') or ())
-        self._jobs.add(call_id, header, payload)
+        self._jobs.add(call_id, header, payload, pair)
+
+    def _pair(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
+        first, second = frames.unpack_payload(payload)[1]
+        self._run(call_id, frames.unpack_header(first), first, Pair(header['when'], second))
 
     def _steps(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
         self._directories.note(header['steps'])
@@ -191,6 +196,7 @@ _OPERATIONS: dict[str, Callable[[Zygote, int, dict[str, Any], bytes], None]] = {
     'install': Zygote._install,
     'recall': Zygote._recall,
     'run': Zygote._run,
+    'pair': Zygote._pair,
     'execute': Zygote._run,
     'steps': Zygote._steps,
     'ping': Zygote._ping,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""What core's copy action will do with a directory, asked of its own functions where there are such.
+"""What core's copy action will do with a file or a directory, asked of its own functions where there are such.
 
 Looked at: ansible/plugins/action/copy.py of 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1. Its `_copy_file`, `_walk_dirs` and
 argument filters are the same in all of them; only which directories count as made differs. The arguments composed here
@@ -58,32 +58,14 @@ def core_module_source(name: str) -> bytes:
         return file.read()
 
 
-class CopyPlan:
-    """One directory that the action is copying. `action` is the plugin's instance, in whose thread all of this runs."""
+class CopyArguments:
+    """What a copy action has its modules do. `action` is the plugin's instance, in whose thread all of this runs."""
 
-    def __init__(self, action: Any, source: str) -> None:
+    def __init__(self, action: Any) -> None:
         self._action = action
         self._core = next(filter(None, map(_core_of, type(action).__mro__)))
-        arguments = action._task.args
-        self.follow_links = boolean(arguments.get("local_follow", True), strict=False)
-        shell = action._connection._shell
-        found = self._core._walk_dirs(
-            source, local_follow=self.follow_links, trailing_slash_detector=shell.path_has_trailing_slash
-        )
-        self.files: Sequence[tuple[str, str]] = found["files"]
-        self.directories: Sequence[tuple[str, str]] = found["directories"]
-        links = found["symlinks"]
-        self.links: Sequence[tuple[str, str]] = links if isinstance(links, list) else []
-        self.force = boolean(arguments.get("force", "yes"), strict=False)
-        self.raw = boolean(arguments.get("raw", "no"), strict=False)
-        self._has_directories = bool(self.directories)
-
-    def stat_arguments(self, dest: str, relative: str, follow: bool) -> Arguments:
-        """Of the stat module for one file."""
-        return {
-            "path": self._action._connection._shell.join_path(dest, relative), "follow": follow,
-            "get_checksum": self.force, "get_size": False, "checksum_algorithm": "sha1",
-        }  # fmt: skip
+        self.force = boolean(action._task.args.get("force", "yes"), strict=False)
+        self.raw = boolean(action._task.args.get("raw", "no"), strict=False)
 
     def copy_arguments(self, dest: str, source: str, relative: str, follow: bool, checksum: str) -> Arguments:
         """Of the copy module for one file whose content differs."""
@@ -97,7 +79,8 @@ class CopyPlan:
     def temporary(self, dest: str, relative: str) -> str:
         """Where core puts a file before its copy module runs."""
         shell = self._action._connection._shell
-        suffix = os.path.splitext(shell.join_path(dest, relative))[1]
+        file = shell.join_path(dest, relative) if shell.path_has_trailing_slash(dest) else dest
+        suffix = os.path.splitext(file)[1]
         return f"{shell.join_path(shell.tmpdir, '.source')}{suffix}"
 
     def file_arguments(self, dest: str, source: str, relative: str) -> Arguments:
@@ -111,6 +94,31 @@ class CopyPlan:
         if self._action._task.args.get("mode", None) == "preserve":
             arguments["mode"] = f"0{stat.S_IMODE(os.stat(source).st_mode):03o}"
         return arguments
+
+
+class CopyPlan(CopyArguments):
+    """One directory that the action is copying."""
+
+    def __init__(self, action: Any, source: str) -> None:
+        super().__init__(action)
+        arguments = action._task.args
+        self.follow_links = boolean(arguments.get("local_follow", True), strict=False)
+        shell = action._connection._shell
+        found = self._core._walk_dirs(
+            source, local_follow=self.follow_links, trailing_slash_detector=shell.path_has_trailing_slash
+        )
+        self.files: Sequence[tuple[str, str]] = found["files"]
+        self.directories: Sequence[tuple[str, str]] = found["directories"]
+        links = found["symlinks"]
+        self.links: Sequence[tuple[str, str]] = links if isinstance(links, list) else []
+        self._has_directories = bool(self.directories)
+
+    def stat_arguments(self, dest: str, relative: str, follow: bool) -> Arguments:
+        """Of the stat module for one file."""
+        return {
+            "path": self._action._connection._shell.join_path(dest, relative), "follow": follow,
+            "get_checksum": self.force, "get_size": False, "checksum_algorithm": "sha1",
+        }  # fmt: skip
 
     def directory_arguments(self, dest: str, relative: str) -> Arguments:
         """Of the file module for one directory."""

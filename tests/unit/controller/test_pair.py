@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Two runs in one question, seen from the controller: what is sent, what is left to be sent, what answers mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_mitogen_svc.controller.pair import HeldRun, NotSent
+from ansible_mitogen_svc.controller.steps import Steps
+from ansible_mitogen_svc.controller.target import Hello, Zygote
+from ansible_mitogen_svc.services.answers import Answer, JobRefused, ZygoteGone, ZygoteLost, read_second
+from ansible_mitogen_svc.services.link import TargetLost
+from ansible_mitogen_svc.wire import frames
+
+HELLO = Hello(0, "root", "/root", "/bin/sh", (3, 11, 2), "/usr/bin/python3", frozenset())
+FIRST = {"rc": 0, "signal": None}
+
+
+class LoginTarget:
+    login_number = 1
+
+
+@pytest.mark.parametrize("second", [5, [], "text", {"rc": 0}])
+def test_an_answer_that_is_none_loses_the_target_or_is_no_second(second: object) -> None:
+    answer = Answer({**FIRST, "second": second}, [b"out", b"err"])
+    if isinstance(second, dict):
+        assert read_second(answer)[1] is None
+    else:
+        with pytest.raises(TargetLost):
+            read_second(answer)
+    with pytest.raises(TargetLost):
+        read_second(Answer({**FIRST, "second": {"rc": 0}}, [b"out", b"err", b"out"]))
+
+
+def test_a_second_that_was_lost_after_it_began_is_not_one_that_was_not_begun() -> None:
+    blobs = [b"out", b"err"]
+    refused = {"error": {"type": "ManifestLost", "message": "gone"}}
+    assert read_second(Answer({**FIRST, "second": refused}, blobs)) == (Answer(FIRST, blobs), None)
+    assert read_second(Answer(FIRST, blobs)) == (Answer(FIRST, blobs), None)
+    with pytest.raises(JobRefused, match="what it has done is not known"):
+        lost = {"error": {"type": "ChildLost", "message": "what it has done is not known"}}
+        read_second(Answer({**FIRST, "second": lost}, blobs))
+
+
+def held(number: int) -> HeldRun:
+    waiting = Steps()
+    waiting.add("tmpdir", "/tmp/x", 0o700)
+    target: Any = LoginTarget()
+    return HeldRun(target, Zygote(number, HELLO), {"op": "run"}, [b"parameters"], waiting, {"sha1": "0", "same": True})
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_steps_go_with_the_run_they_belong_to(number: int) -> None:
+    sent: dict[str, Any] = {}
+
+    def call(target: Any, zygote: Zygote, header: Any, blobs: Any, before: Any = None, pair: Any = None) -> Answer:
+        sent.update(header=header, blobs=blobs, before=before, second=frames.unpack_payload(pair[1]))
+        return Answer({**FIRST, "second": FIRST}, [b"1", b"2", b"3", b"4"])
+
+    run, more = held(number), Steps()
+    more.add("put", "/tmp/x/y", 0o600, data=b"content")
+    answer = run.send(call, Zygote(number, HELLO), {"op": "run"}, [b"others"], more)
+    assert (run.outcome(), answer) == (Answer(FIRST, [b"1", b"2"]), Answer(FIRST, [b"3", b"4"]))
+    assert run.steps_left() == Steps()
+    header, blobs = sent["second"]
+    if number == 1:
+        assert sent["header"]["steps"] == [["tmpdir", "/tmp/x", 0o700]] and sent["before"] is None
+        assert header["steps"] == [["put", "/tmp/x/y", 0o600, 1]] and blobs == [b"others", b"content"]
+    else:
+        before = frames.unpack_payload(sent["before"])
+        assert before[0]["steps"] == [["tmpdir", "/tmp/x", 0o700], ["put", "/tmp/x/y", 0o600, 0]]
+        assert before[1] == [b"content"] and blobs == [b"others"]
+
+
+@pytest.mark.parametrize(("error", "left"), [(ZygoteGone("gone"), 1), (ZygoteLost("lost"), 0)])
+def test_what_goes_wrong_is_the_first_ones_and_steps_are_not_done_twice(error: Exception, left: int) -> None:
+    def call(*arguments: Any) -> Answer:
+        raise error
+
+    run = held(1)
+    with pytest.raises(NotSent):
+        run.send(call, Zygote(1, HELLO), {"op": "run"}, [b"others"], Steps())
+    assert len(run.steps_left().steps) == left
+    with pytest.raises(type(error)):
+        run.outcome()
+
+
+def test_a_second_for_another_zygote_is_not_sent() -> None:
+    run = held(1)
+    with pytest.raises(NotSent):
+        run.send(lambda *arguments: pytest.fail("sent"), Zygote(2, HELLO), {"op": "run"}, [], Steps())
+    assert run.outcome() is None and len(run.steps_left().steps) == 1
