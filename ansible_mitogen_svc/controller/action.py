@@ -2,10 +2,9 @@
 # Copyright: The ansible_mitogen_svc authors
 """The mixin in front of action plugins: says what a command is before core composes and runs it.
 
-Lives in a task worker. An action's class is the plugin's own with `AcceleratedAction` in front (`accelerated`),
-when its
-connection is an accelerated one. What is overridden here, and where core has it (ansible/plugins/action/__init__.py,
-checked on 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1):
+Lives in a task worker. An action's class is the plugin's own with `AcceleratedAction` in front (`accelerated`), when
+its connection is an accelerated one. What is overridden here, and where core has it
+(ansible/plugins/action/__init__.py, checked on 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1):
 
 - `_configure_module`, `_low_level_execute_command`: recognise module runs and hand them to a zygote.
 - `_compute_environment_string`: notes the variables behind the text.
@@ -15,6 +14,7 @@ checked on 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1):
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import shlex
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ansible import constants
 from ansible.utils.display import Display
 
+from ansible_mitogen_svc.controller.compat import zip_references
 from ansible_mitogen_svc.controller.compat.copy_action import is_core_copy
 from ansible_mitogen_svc.controller.compat.remote_stat import LeanStatAction, reads_little_of_stat
 from ansible_mitogen_svc.controller.connection import AcceleratedConnection, Job
@@ -56,6 +57,8 @@ class AcceleratedAction(_Core):
     """Mixin; see the module. `_svc` names are ours, all others core's."""
 
     _svc_bits: Any = None
+    #: The payload of the module that is being run, in which a reference may stand for the zip.
+    _svc_abridged: bytes | None = None
     _svc_environment: dict[str, Any] | None = None
     #: What core last chose to run a Python module with.
     _svc_interpreter = ""
@@ -72,13 +75,21 @@ class AcceleratedAction(_Core):
     # -- module runs
 
     def _configure_module(self, *args: Any, **kwargs: Any) -> Any:
-        built = super()._configure_module(*args, **kwargs)
+        # Outside of a module run whoever asks may look at the payload.
+        with zip_references.abridged() if self._svc_no_terminal else contextlib.nullcontext():
+            built = super()._configure_module(*args, **kwargs)
+        self._svc_abridged = built[0].b_module_data
         self._svc_make_way(*args, **kwargs)
         self._svc_bits = built[0]
         if built[0].module_style == "new" and built[0].shebang:
             self._svc_interpreter = built[0].shebang.replace("#!", "", 1).strip()
             self._svc_spelling = ""
         return built
+
+    def _svc_whole(self, data: Any) -> Any:
+        """What is sent on core's own way: the payload with its zip in it, and everything else as it is."""
+        abridged = self._svc_abridged
+        return zip_references.whole(abridged) if abridged is not None and data is abridged else data
 
     def _svc_make_way(self, module_name: str, module_args: Any, *unused: Any, **more: Any) -> None:
         """End our own processes where they would be noticed: a process of a user keeps the user from being removed."""
@@ -98,7 +109,7 @@ class AcceleratedAction(_Core):
             return super()._execute_module(*args, **kwargs)
         finally:
             self._svc_no_terminal -= 1
-            self._svc_bits = None
+            self._svc_bits = self._svc_abridged = None
 
     def _low_level_execute_command(
         self, cmd: str, sudoable: bool = True, in_data: bytes | None = None, *args: Any, **kwargs: Any
@@ -106,6 +117,8 @@ class AcceleratedAction(_Core):
         connection = self._connection
         given = cmd, in_data
         job = self._svc_module_job(in_data)
+        if job is None or job.payload is None:
+            in_data = self._svc_whole(in_data)
         if job is None and (self._svc_no_terminal or in_data is not None or not sudoable):
             job = self._svc_snippet_job(cmd, sudoable, in_data)
         if job is not None and job.interpreter:
@@ -117,7 +130,9 @@ class AcceleratedAction(_Core):
             self._svc_count("cold", "interpreter did not start")
             display.vvv(f"what core's own way makes of it is the result: {failure}", host=connection.svc_name)
             connection.svc_job = None
-            return super()._low_level_execute_command(given[0], sudoable, given[1], *args, **kwargs)
+            return super()._low_level_execute_command(
+                given[0], sudoable, self._svc_whole(given[1]), *args, **kwargs
+            )
         finally:
             connection.svc_job = None
 
@@ -244,6 +259,7 @@ class AcceleratedAction(_Core):
         return reachable and bool(_PLAIN_PATH.fullmatch(tmp_path)) and not self._is_become_unprivileged()
 
     def _transfer_data(self, remote_path: Any, data: Any) -> Any:
+        data = self._svc_whole(data)
         if self._connection.svc_target() is None:
             return super()._transfer_data(remote_path, data)
         if isinstance(data, str):

@@ -3,10 +3,9 @@
 """Splits what core built for a module run into files that never change and parameters that do.
 
 Called by the action mixin in a task worker. Core's `modify_module` (ansible/executor/module_common.py) ends an
-AnsiballZ
-in a call of `_ansiballz_main` with one keyword argument per line, each a Python literal; that call is all we look at.
-Checked on ansible-core 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1. Whatever looks different is not ours to split:
-`split` returns a reason, and the text is run as it is.
+AnsiballZ in a call of `_ansiballz_main` with one keyword argument per line, each a Python literal; that call is all we
+look at. A reference may stand for the zip (compat/zip_references.py). Checked on ansible-core 2.19.14, 2.20.10, 2.21.5
+and 2.22.0rc1. Whatever looks different is not ours to split: `split` raises the reason, and the text is run as it is.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_mitogen_svc.controller import module_zip
+from ansible_mitogen_svc.controller.compat import zip_references
 from ansible_mitogen_svc.wire import frames
 
 _CALL = b"    _ansiballz_main(\n"
@@ -101,19 +101,29 @@ class PayloadSplitter:
             raise NotSplit("unknown ansiballz shape") from error
 
     def _manifest(self, literal: str) -> Manifest:
-        key = len(literal), literal[-_END_OF_LITERAL:]
+        manifest = self._known(literal)
+        if manifest is None:
+            text = zip_references.zip_text(ast.literal_eval(literal))
+            manifest = self._known(repr(text)) or read_zip(base64.b64decode(text))
+            with self._lock:
+                self._manifests[_key(literal)] = literal, manifest
+                while len(self._manifests) > MANIFESTS_KEPT:
+                    self._manifests.popitem(last=False)
+        return manifest
+
+    def _known(self, literal: str) -> Manifest | None:
+        key = _key(literal)
         with self._lock:
             known = self._manifests.get(key)
             # Comparing costs a twentieth of any checksum.
-            if known is not None and known[0] == literal:
-                self._manifests.move_to_end(key)
-                return known[1]
-        manifest = read_zip(base64.b64decode(ast.literal_eval(literal)))
-        with self._lock:
-            self._manifests[key] = literal, manifest
-            while len(self._manifests) > MANIFESTS_KEPT:
-                self._manifests.popitem(last=False)
-        return manifest
+            if known is None or known[0] != literal:
+                return None
+            self._manifests.move_to_end(key)
+            return known[1]
+
+
+def _key(literal: str) -> tuple[int, str]:
+    return len(literal), literal[-_END_OF_LITERAL:]
 
 
 def read_zip(data: bytes) -> Manifest:

@@ -176,6 +176,17 @@ SHORTCUTS = (
         frozenset({"089c1586a67bbe8d", "9f1ea69ecb11f65e", "7a065795b5c3e53d"}),
     ),
     Shortcut(
+        "ansible.executor.module_common:_CachedModule",
+        "load",
+        "zip_references:referring",
+        (
+            "ansible.executor.module_common:_CachedModule",
+            "ansible.executor.module_common:_find_module_utils",
+            "ansible.plugins.action:ActionBase._execute_module",
+        ),
+        frozenset({"ebafd8de109961e4", "26a531759aeda658", "4937e5b10924b3e6", "57e0319a735700f3"}),
+    ),
+    Shortcut(
         "ansible.vars.manager",
         "clean_facts",
         "caches:cleaning",
