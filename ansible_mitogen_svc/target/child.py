@@ -124,8 +124,7 @@ def prepare(header: dict[str, Any], blobs: list[bytes], directory: str | None) -
         tempfile: Any = sys.modules.get('tempfile')
         if tempfile is not None:
             tempfile.tempdir = None  # found out again, from this environment
-        if 'TZ' in environment:
-            time.tzset()
+    time.tzset()  # the time zone may have been changed, here or on the host
     if header.get('umask') is not None:
         os.umask(header['umask'])
     if header.get('cwd'):

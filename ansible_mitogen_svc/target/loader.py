@@ -27,7 +27,7 @@ import pathlib
 import sys
 import zipimport
 
-from ansible_mitogen_svc.target import rehearsal
+from ansible_mitogen_svc.target import rehearsal, standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,11 +108,12 @@ class Image:
             del self._codes[key]
 
     def warm(self, bundle: Bundle) -> None:
-        """Unmarshal a bundle's code now, so that children forked later find it done."""
+        """Unmarshal a bundle's code now, and make its imports, so that children forked later find it done."""
         for path in bundle.paths():
             key = (path, bundle.files[path])
             if key not in self._codes:
                 self._codes[key] = self._placed(bundle.code(path), path)
+                standard_library.import_ahead(self._codes[key])
 
     def lookup(self, path: str) -> str | None:
         """Return the digest of a file of the manifest, or None."""

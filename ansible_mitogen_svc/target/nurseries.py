@@ -6,8 +6,9 @@ Used by the zygote's single thread; the other ends are nursery.py and child.py.
 
 Theory of operation
 1. A nursery serves the manifests that match its signature (loader.py), and is *current* while what it may have looked
-   at outside of the payload is unchanged: the directories of sys.path and the cache of the dynamic linker. So a failed
-   import that was remembered, or a package that was upgraded, lives no longer than until the next job.
+   at outside of the payload is unchanged: the directories of sys.path, the cache of the dynamic linker, and the places
+   of locales. So a failed import that was remembered, or a package that was upgraded, lives no longer than until the
+   next job.
 2. A job that finds no current nursery has one started, out of a bundle with the code of all files.
 3. A nursery that is no longer current, or one too many, gets no more jobs and is closed when its last one has ended.
 4. When a nursery dies its children live on; their answers still come, and only an exit status is lost. A job sent to a
@@ -49,9 +50,13 @@ HELD_LIMIT = 16 << 20
 """Bytes of bundles a nursery keeps unmarshalled for its children."""
 
 
+WATCHED = ('/etc/ld.so.cache', '/usr/lib/locale', '/usr/lib/locale/locale-archive')
+"""What changes with libraries and locales."""
+
+
 def surroundings() -> tuple[Any, ...]:
-    """Return what tells that packages or libraries were installed, removed or upgraded."""
-    return tuple(map(signature_of, ('/etc/ld.so.cache', *(path for path in sys.path if path))))
+    """Return what tells that packages, libraries or locales were installed, removed or upgraded."""
+    return tuple(map(signature_of, (*WATCHED, *(path for path in sys.path if path))))
 
 
 def interpreter() -> Any:

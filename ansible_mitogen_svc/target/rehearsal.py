@@ -17,6 +17,8 @@ Theory of operation
 from __future__ import annotations
 
 import json
+import locale
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -37,6 +39,7 @@ _RESULT = {'changed': False, 'rc': 0, 'stdout': 'a\nb', 'stdout_lines': ['a', 'b
 def prepare() -> Callable[[], None] | None:
     """Rehearse for the first time, in a nursery; return the rehearsal for its children, None where it failed."""
     before = _said()
+    _read_locale()
     try:
         rehearse = _rehearsal()
         rehearse()
@@ -47,6 +50,18 @@ def prepare() -> Callable[[], None] | None:
         _take_back(before)
         return None
     return rehearse
+
+
+def _read_locale() -> None:
+    if 'LOCPATH' in os.environ:
+        return  # nobody watches that directory
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        locale.setlocale(locale.LC_ALL, '')
+    except locale.Error:
+        pass  # each module finds out for itself, and takes another one
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
 
 
 def _rehearsal() -> Callable[[], None]:

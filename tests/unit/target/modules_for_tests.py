@@ -41,6 +41,12 @@ def main():
     print('{"parent": true}')
     sys.exit(0)
 ''',
+    'sees_imports': '''
+seen = [name for name in ('glob', 'colorsys') if name in sys.modules]
+import glob, colorsys
+def main():
+    AnsibleModule({}).exit_json(seen=seen)
+''',
     'closes_all': '''
 def main():
     os.closerange(3, 256)

@@ -255,6 +255,36 @@ def test_a_package_installed_between_two_jobs_is_seen_by_the_second(
         assert zygote.statistics()['nurseries_started'] == 2
 
 
+def test_what_a_module_imports_of_the_standard_library_is_there_for_its_next_run(
+        pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    first, module = build(pair[1], 'ping'), build(pair[1], 'svc_sees_imports')
+    with ZygoteProcess(pair[0], str(tmp_path / 'store')) as zygote:
+        zygote.install(first)
+        zygote.run(first)
+        zygote.install(module)
+        seen = []
+        for _ in range(4):
+            seen.append(json.loads(zygote.run(module).blobs[0])['seen'])
+            time.sleep(0.2)
+        # colorsys is a module of which nobody has said that importing it is quiet
+        assert (seen[0], seen[-1]) == ([], ['glob']), seen
+
+
+def test_a_new_locale_is_known_to_the_next_job(pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    module = build(pair[1], 'ping')
+    locales = tmp_path / 'locales'
+    locales.mkdir()
+    prelude = f'zygote.jobs.nurseries.WATCHED = ({str(locales)!r},)'
+    with ZygoteProcess(pair[0], str(tmp_path / 'store'), prelude=prelude) as zygote:
+        zygote.install(module)
+        zygote.run(module)
+        zygote.run(module)
+        assert zygote.statistics()['nurseries_started'] == 1
+        (locales / 'xx_YY').mkdir()
+        zygote.run(module)
+        assert zygote.statistics()['nurseries_started'] == 2
+
+
 def test_more_jobs_than_memory_allows_wait_for_their_turn(
         pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
     module = build(pair[1], 'svc_sleeps', seconds=0.4)
