@@ -163,7 +163,8 @@ def starting_pythons(session: nox.Session) -> str:
     """
     kept = []
     for directory in os.environ["PATH"].split(os.pathsep):
-        pythons = [path for path in pathlib.Path(directory).glob("python3.[0-9]*") if not path.name.endswith("-config")]
+        named = pathlib.Path(directory).glob("python3.[0-9]*")
+        pythons = [path for path in named if path.name.rpartition(".")[2].isdecimal() and path.exists()]
         if all(subprocess.run([path, "-c", ""], capture_output=True).returncode == 0 for path in pythons):
             kept.append(directory)
     return os.pathsep.join([session.bin, *kept])
