@@ -138,8 +138,12 @@ class TaskWorker:
                 raise
             except BaseException as error:  # also SystemExit: an action that calls sys.exit fails its own task only
                 outcome = adapter.failure(_as_error(error))
-            self._warn_of_prints(captured)
-            return adapter.result(queued, task, outcome)
+            try:
+                self._warn_of_prints(captured)
+                return adapter.result(queued, task, outcome)
+            except Exception as error:
+                # A fault of this layer. Without a result the run would wait for the task for ever.
+                return adapter.result(queued, task, adapter.failure(_as_error(error)))
 
     def _warn_of_prints(self, captured: Captured) -> None:
         for name, text in captured.texts():

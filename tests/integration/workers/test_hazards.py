@@ -36,6 +36,18 @@ def test_an_action_that_exits_fails_its_own_task_only(lab: Lab) -> None:
     assert forced or "thread" in run.tasks
 
 
+@where_workers_are_chosen
+def test_a_fault_of_the_worker_layer_fails_its_task_only(lab: Lab) -> None:
+    play = lab.write(
+        HEAD
+        + "    - {name: breaks, misbehaves: {how: break the worker}, ignore_errors: true}\n"
+        + "    - {name: after, debug: {msg: here}}\n"
+    )
+    run = lab.run(play, LINEAR, hosts=1, forks=1, **SAFE, **PLUGINS)
+    assert "a fault of the worker layer" in run.results("breaks", "v2_runner_on_failed")["h01"]["msg"]
+    assert set(run.results("after")) == {"h01"} and run.returncode == 0
+
+
 def test_stray_prints_are_shown_as_a_warning_in_the_words_of_core(lab: Lab) -> None:
     play = lab.write(HEAD + "    - {name: prints, misbehaves: {how: print}}\n")
     core = lab.run(play, "linear", hosts=1, forks=1, **PLUGINS)

@@ -31,6 +31,20 @@ class ActionModule(ActionBase):
             print("another", file=sys.stderr)
         if how == "unpicklable":
             result["lock"] = threading.Lock()
+        if how == "break the worker":
+            self.break_the_worker()
         if how == "pid":
             result["pid"] = os.getpid()
         return result
+
+    def break_the_worker(self):
+        """Make what this task's worker does after the action fail, that once."""
+        from ansible_mitogen_svc.controller.workers.task_worker import TaskWorker
+
+        intact = TaskWorker._warn_of_prints
+
+        def broken(*arguments):
+            TaskWorker._warn_of_prints = intact
+            raise RuntimeError("a fault of the worker layer")
+
+        TaskWorker._warn_of_prints = broken
