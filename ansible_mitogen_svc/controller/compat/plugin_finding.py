@@ -9,12 +9,12 @@ Theory of operation
 1. For each task core looks for eight plugins: connection, shell, action and module under several names, each time
    through the same routing tables and the same directories.
 2. Only what core finds in its own package is remembered, when it came without redirection, deprecation or errors and
-   did not depend on a list of collections; and under full names (`ansible.builtin.ping` is no action), what it does not
-   find there.
+   did not depend on a list of collections; and what it does not find (`ping` is no action).
 3. A full name means one file; one that is missing is looked for again when the directory it belongs in has changed.
    What any other name means depends on the directories searched: beside the playbook, in roles. Core keeps what it
-   found there in a table that it makes anew when a directory is added; a remembered plugin holds for as long as the
-   table has the same entry for it. A plugin that is missing may be there next time.
+   found there in a table, searches no directory twice, and makes all that anew when a directory is added; a remembered
+   plugin holds for as long as the table has the same entry for it. A missing one holds for as long as the list of
+   directories is the same, none of them came into being since, and core's package has none by that name either.
 4. Each caller gets a context of its own, as contexts are changed by those who get them.
 """
 
@@ -66,16 +66,25 @@ def remembering(core: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _place(loader: Any, name: str, mod_type: str, resolved: bool) -> Any:
-    """What tells whether a plugin is still where it was (`resolved`), or still missing. `None`: nothing does.
+    """What tells whether a plugin is still where it was (`resolved`), or still missing. `None`: nothing does."""
+    if name.startswith(_FULL_NAME):
+        return _THERE if resolved else _core_directory(loader, name)
+    suffix = mod_type or (".py" if loader.class_name else "")
+    plain = name.removeprefix(_LEGACY_NAME)
+    entry = loader._plugin_path_cache[suffix].get(plain)
+    if resolved or entry is not None:
+        return entry if resolved else None
+    paths = loader._paths
+    if paths is None or "." in plain:
+        return None
+    if any(place.path not in loader._searched_paths and os.path.isdir(place.path) for place in paths):
+        return None
+    directory = _core_directory(loader, _FULL_NAME + plain)
+    return None if directory is None else (paths, directory)
 
-    For full names nothing more is needed, or when core's directory of such plugins changed last; for others it is
-    core's entry for what it found.
-    """
-    if not name.startswith(_FULL_NAME):
-        suffix = mod_type or (".py" if loader.class_name else "")
-        return loader._plugin_path_cache[suffix].get(name.removeprefix(_LEGACY_NAME))
-    if resolved:
-        return _THERE
+
+def _core_directory(loader: Any, name: str) -> int | None:
+    """When core's directory of plugins like `loader`'s changed last, in which a full name would be."""
     package = sys.modules.get(f"{_PACKAGE}.{loader.type}")
     if package is None or name.count(".") != _FULL_NAME.count(".") or not package.__file__:
         return None
@@ -91,7 +100,7 @@ def _is_certain(found: Any, name: str) -> bool:
     if found.raw_error_list or found.error_list or found.import_error_list:
         return False
     if not found.resolved:
-        return name.startswith(_FULL_NAME)
+        return True
     path = found.plugin_resolved_path
     return bool(path and path.startswith(_CORE) and found.plugin_resolved_collection == "ansible.builtin")
 

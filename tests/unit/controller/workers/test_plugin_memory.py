@@ -272,10 +272,32 @@ def test_a_plugin_of_core_is_searched_for_once(found: Callable[..., Any], search
     assert searches == [name]
 
 
-@pytest.mark.parametrize("name", ["nothing", "ansible.legacy.nothing", "ns.collection.nothing"])
-def test_what_is_missing_is_searched_for_each_time(found: Callable[..., Any], searches: list[str], name: str) -> None:
+@pytest.mark.parametrize("name", ["ns.collection.nothing", "not.hing"])
+def test_what_is_missing_elsewhere_is_searched_for_each_time(
+    found: Callable[..., Any], searches: list[str], name: str
+) -> None:
     assert [found(action_loader, name).resolved for _call in range(2)] == [False, False]
     assert searches == [name] * 2
+
+
+@pytest.mark.parametrize("name", ["nothing", "ansible.legacy.nothing"])
+def test_what_is_in_no_directory_is_searched_for_once_until_there_is_another(
+    found: Callable[..., Any], searches: list[str], tmp_path: Path, name: str
+) -> None:
+    loader = PluginLoader("ActionModule", "ansible.plugins.action", "", "action_plugins")
+    later = tmp_path / "later"
+    loader.add_directory(str(tmp_path), with_subdir=False)
+    loader._extra_dirs.append(str(later))
+    expected = [vars(FIND(loader, name)) for _call in range(2)][1]
+    assert [vars(found(loader, name)) for _call in range(3)] == [expected] * 3
+    assert searches == [name]
+    # A directory of the list comes into being; core looks into it, and so do we.
+    later.mkdir()
+    assert not found(loader, name).resolved and len(searches) == 2
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "nothing.py").write_text("")
+    loader.add_directory(str(tmp_path / "more"))
+    assert found(loader, name).plugin_resolved_path == str(tmp_path / "more" / "nothing.py")
 
 
 def test_what_core_lacks_is_searched_for_once_until_its_directory_changes(
