@@ -3,7 +3,7 @@
 #
 #   make demo      one playbook under core's linear and under ours: times, recaps, differences
 #   make test      lint, type check, unit and integration tests
-#   make test-all  the same with the tests that take minutes, other strategies and workers, the packaging matrix,
+#   make test-all  the same with the tests that take minutes, other strategies and workers, the matrix of versions, packaging,
 #                  the checks, the molecule scenarios and the examples
 #   make bench     the scenarios of bench/ under core, ansible_mitogen and ours (BENCH_OPTIONS="--scenario first")
 #   make molecule  the molecule scenarios
@@ -35,6 +35,7 @@ test-all: lint packages checks molecule examples
 	set -e; for strategy in free host_pinned; do for workers in auto fork; do \
 	  SVC_TEST_STRATEGY=$$strategy SVC_TEST_WORKERS=$$workers $(PYTEST) tests/integration/test_targets.py; \
 	done; done
+	$(VENV)/bin/nox -s tests -- -m "not long" tests/unit tests/integration
 
 molecule: packages
 	$(VENV)/bin/$(PIP_INSTALL) molecule
