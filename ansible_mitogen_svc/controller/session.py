@@ -118,6 +118,9 @@ class Session(Targets):
 
     def _makes_room(self, key: str) -> None:
         self._crowded = True
+        self._forget(key)
+
+    def _forget(self, key: str) -> None:
         target = self.known_target(key)
         if target is not None:
             target.alive = False
@@ -166,7 +169,7 @@ class Session(Targets):
     def reset_host(self, host: str) -> None:
         """End the connections of an inventory host."""
         self.forget_uses(host)
-        self.connections.reset(host)
+        self.connections.reset(host, self._forget)
 
     def close(self) -> None:
         """End everything, in order; later calls return at once."""

@@ -10,7 +10,9 @@ Theory of operation
    key; everyone who asked meanwhile, and everyone after, gets the same answer. A failure goes to those waiting and is
    not kept: the next task tries again.
 2. When the connection ends, its key is invalidated in the broker thread; the next task connects anew.
-3. `reset` ends the connections that were made for an inventory host (``meta: reset_connection``).
+3. `reset` and `disconnect` take connections out of use at once: who asks from now on gets a new one. Tasks that are
+   under way, maybe of another inventory host that is the same machine, go on over the old one (as they do when core
+   asks ssh to stop the master, ``ssh -O stop``), and the last of them ends it.
 4. The number of connections is bounded, by default by the limit of open files (connection_limit.py). Before one more is
    made, one that no task holds is closed. A forked worker's holds end with its own connection to this process.
 """
@@ -103,9 +105,11 @@ class ConnectionService(service.Service):
         self._link = Link(router)
         self._limit = limit
         self._closing = closing
-        # Guards the six below; never held while another lock is taken.
+        # Guards the seven below; never held while another lock is taken.
         self._contexts_lock = threading.Lock()
         self._contexts: dict[str, mitogen.parent.Context] = {}
+        # Out of use, but for tasks that hold their key.
+        self._retired: dict[str, list[mitogen.parent.Context]] = {}
         self._starting = 0
         self._holders = Holders()
         self._workers: dict[int, set[str]] = {}
@@ -161,7 +165,8 @@ class ConnectionService(service.Service):
         key = None
         with self._contexts_lock:
             self._starting += 1
-            if self._limit is not None and len(self._contexts) + self._starting > self._limit:
+            open_ = len(self._contexts) + sum(map(len, self._retired.values())) + self._starting
+            if self._limit is not None and open_ > self._limit:
                 key = self._holders.draw(self._contexts)
             if key is not None:
                 context = self._contexts.pop(key)
@@ -181,6 +186,8 @@ class ConnectionService(service.Service):
         """That task has ended."""
         with self._contexts_lock:
             self._holders.release(key)
+            unused = self._unused(key)
+        self._close_soon(unused)
 
     @service.expose(service.AllowParents())
     @service.arg_spec({"key": str})
@@ -198,9 +205,16 @@ class ConnectionService(service.Service):
             mitogen.core.listen(self.router.context_by_id(worker), "disconnect", lambda: self._on_worker_ended(worker))
 
     def _on_worker_ended(self, worker: int) -> None:
+        unused = []
         with self._contexts_lock:
             for key in self._workers.pop(worker, ()):
                 self._holders.release(key)
+                unused += self._unused(key)
+        self._close_soon(unused)
+
+    def _unused(self, key: str) -> list[mitogen.parent.Context]:
+        """The retired connections of a key that no task holds any more; they are the caller's to close."""
+        return [] if self._holders.count(key) else self._retired.pop(key, [])
 
     def finish(self, context_ids: list[int]) -> None:
         """Let agents do what they were told without anybody waiting for it."""
@@ -213,6 +227,9 @@ class ConnectionService(service.Service):
 
     def _on_lost(self, key: str, context: mitogen.parent.Context) -> None:
         with self._contexts_lock:
+            retired = self._retired.get(key, [])
+            if context in retired:
+                retired.remove(context)
             if self._contexts.get(key) is not context:
                 return
             del self._contexts[key]
@@ -228,18 +245,25 @@ class ConnectionService(service.Service):
         returns (0.3.54).
         """
         ended = mitogen.core.Latch()
-
-        def close_in_broker() -> None:
-            stream = self.router.stream_by_id(context.context_id)
-            if stream is not None and stream.protocol.remote_id == context.context_id:
-                stream.on_disconnect(self.router.broker)
-            ended.put()
-
-        self.router.broker.defer(close_in_broker)
+        self._close_soon([context], ended)
         try:
             ended.get(timeout=CLOSE_TIMEOUT)
         except mitogen.core.TimeoutError:
             pass
+
+    def _close_soon(self, contexts: list[mitogen.parent.Context], ended: mitogen.core.Latch | None = None) -> None:
+        """As `_close`, for any thread: without waiting."""
+
+        def close_in_broker() -> None:
+            for context in contexts:
+                stream = self.router.stream_by_id(context.context_id)
+                if stream is not None and stream.protocol.remote_id == context.context_id:
+                    stream.on_disconnect(self.router.broker)
+            if ended is not None:
+                ended.put()
+
+        if contexts:
+            self.router.broker.defer(close_in_broker)
 
     def invalidate(self, key: str) -> None:
         """The next `connect` of the key starts anew."""
@@ -249,9 +273,16 @@ class ConnectionService(service.Service):
     @service.arg_spec({"key": str})
     @service.not_deduplicated()
     def disconnect(self, key: str) -> None:
-        """End a connection; nothing happens when there is none."""
+        """End a connection that the caller's task holds; nothing happens when there is none."""
+        self._retire(key, holders=1)
+
+    def _retire(self, key: str, holders: int) -> None:
+        """Take a connection out of use, and end it now unless more than `holders` tasks hold it."""
         with self._contexts_lock:
             context = self._contexts.pop(key, None)
+            if context is not None and self._holders.count(key) > holders:
+                self._retired.setdefault(key, []).append(context)
+                context = None
         self.invalidate(key)
         if context is not None:
             self._close(context)
@@ -283,12 +314,16 @@ class ConnectionService(service.Service):
         with self._contexts_lock:
             self._hosts.setdefault(host, set()).add(key)
 
-    def reset(self, host: str) -> None:
-        """End the connections of an inventory host."""
+    def reset(self, host: str, forget: Callable[[str], None] = lambda key: None) -> None:
+        """End the connections of an inventory host.
+
+        :param forget: told the key of each before it goes out of use.
+        """
         with self._contexts_lock:
             keys = self._hosts.pop(host, set())
         for key in keys:
-            self.disconnect(key)
+            forget(key)
+            self._retire(key, holders=0)
 
     def end(self) -> None:
         """The run is over: connections that close from now on are not lost."""

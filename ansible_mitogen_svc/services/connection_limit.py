@@ -58,6 +58,10 @@ class Holders:
         if self._counts[key] <= 0:
             del self._counts[key]
 
+    def count(self, key: str) -> int:
+        """How many use the connection of a key."""
+        return self._counts[key]
+
     def draw(self, keys: Collection[str]) -> str | None:
         """One of `keys` that nobody holds; None when there is none."""
         free = [key for key in keys if key not in self._counts]

@@ -55,6 +55,22 @@ def test_free_hosts_do_not_wait_for_each_other(lab: Lab) -> None:
     assert order.index(("h03", "forked")) < order.index(("h01", "slow")), order
 
 
+@pytest.mark.parametrize("strategy", ["free", "host_pinned"])
+def test_a_host_that_resets_its_connection_leaves_alone_the_task_of_another_one_on_the_same_machine(
+    lab: Lab, strategy: str
+) -> None:
+    play = lab.write(
+        HEAD
+        + "    - {name: connected, command: echo}\n"
+        + '    - {name: first, command: "sleep {{ 3 if n == 1 else 1 }}"}\n'
+        + "    - {meta: reset_connection}\n"
+        + "    - {name: after, command: echo}\n"
+    )
+    run = lab.run(play, OURS + strategy, hosts=3, forks=3)
+    assert run.returncode == 0, run.output
+    assert len(run.results("first", "v2_runner_on_ok")) == len(run.results("after", "v2_runner_on_ok")) == 3
+
+
 def test_pinned_hosts_go_to_their_end_before_others_start(lab: Lab) -> None:
     play = lab.write(HEAD + "".join(f"    - {{name: t{number}, command: echo}}\n" for number in range(3)))
     run = lab.run(play, OURS + "host_pinned", hosts=3, forks=1)

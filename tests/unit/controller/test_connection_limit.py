@@ -92,6 +92,35 @@ def test_a_connection_that_two_tasks_use_stays_until_both_have_ended(small: Sess
     assert not target.alive
 
 
+def test_a_reset_gives_others_a_new_connection_and_lets_the_task_end_that_uses_the_old_one(session: Session) -> None:
+    old = use(session, "one")
+    pid, said = agent_pid(session, old), []
+    task = threading.Thread(target=lambda: said.append(execute(old, "sleep 1; echo old").blobs[0]))
+    task.start()
+    session.note_use("one", "the same machine")
+    session.reset_host("the same machine")
+    new = use(session, "one")
+    assert new.context_id != old.context_id and execute(new, "echo new").blobs[0] == b"new\n"
+    task.join(60)
+    assert said == [b"old\n"] and alive(pid)
+    session.release("one")
+    session.release("one")
+    assert eventually(lambda: not alive(pid)) and new.alive
+
+
+@pytest.mark.parametrize("by_the_task", [True, False])
+def test_a_reset_ends_a_connection_at_once_that_no_other_task_uses(session: Session, by_the_task: bool) -> None:
+    target = use(session, "one")
+    pid = agent_pid(session, target)
+    if by_the_task:
+        session.disconnect(target)
+    else:
+        session.release("one")
+        session.reset_host("one")
+    assert not target.alive and session.connections.context_ids() == []
+    assert eventually(lambda: not alive(pid))
+
+
 def test_tasks_of_twelve_hosts_at_once_all_work_with_room_for_two(small: Session) -> None:
     said: list[bytes] = []
 
