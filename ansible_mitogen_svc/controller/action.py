@@ -33,6 +33,7 @@ from ansible_mitogen_svc.controller.identity import InterpreterFailed
 from ansible_mitogen_svc.controller.one_trip import OneTripCopyAction
 from ansible_mitogen_svc.controller.payload import NotSplit, Payload
 from ansible_mitogen_svc.controller.session import session_lifecycle
+from ansible_mitogen_svc.controller.steps import Steps
 from ansible_mitogen_svc.controller.tree_copy import TreeCopyAction
 from ansible_mitogen_svc.services.bootstrap import zygote_arguments
 from ansible_mitogen_svc.statistics import counters
@@ -216,20 +217,59 @@ class AcceleratedAction(_Core):
 
     def _make_tmp_path(self, remote_user: Any = None) -> Any:
         shell = self._connection._shell
+        self._connection.svc_directory = None
+        if self._svc_can_own_directory():
+            path = self._svc_make_own_directory()
+            if path is not None:
+                self._cleanup_remote_tmp = True
+                shell.tmpdir = path
+                return path
         plain = not getattr(self._connection, "_remote_is_local", False) and not self._is_become_unprivileged()
         if plain and not getattr(shell, "_IS_WINDOWS", False) and self._connection.svc_target() is not None:
             remote_tmp = self.get_shell_option("remote_tmp", default="~/.ansible/tmp")
             parent = self._remote_expand_user(remote_tmp, sudoable=False)
             if _PLAIN_PATH.fullmatch(parent) and parent.startswith("/"):
                 path = shell.join_path(parent, shell._generate_temp_dir_name(), "")
-                # What goes on in the background needs its files after the connection has ended.
-                kept = self._task.async_val or constants.DEFAULT_KEEP_REMOTE_FILES
-                self._connection.svc_steps.add("mkdir" if kept else "tmpdir", path, 0o700)
+                self._connection.svc_steps.add(self._svc_tmpdir_step(), path, 0o700)
                 self._connection.svc_make_directory = functools.partial(self._svc_make_as_core, remote_user)
                 self._cleanup_remote_tmp = True
                 shell.tmpdir = path
                 return path
         return self._svc_make_as_core(remote_user)
+
+    def _svc_tmpdir_step(self) -> str:
+        # What goes on in the background needs its files after the connection has ended.
+        return "mkdir" if self._task.async_val or constants.DEFAULT_KEEP_REMOTE_FILES else "tmpdir"
+
+    def _svc_can_own_directory(self) -> bool:
+        """Whether files are for a become user who could not read the login user's, and a zygote can write them."""
+        connection = self._connection
+        ours = not getattr(connection, "_remote_is_local", False) and not connection.svc_become_wants_terminal
+        return ours and self._is_become_unprivileged() and connection.svc_target() is not None
+
+    def _svc_make_own_directory(self) -> str | None:
+        """Have the become user make a temporary directory, where core would have the login user make one for both.
+
+        None when it cannot be made that way, whatever the reason: core says what is wrong.
+        """
+        shell, connection = self._connection._shell, self._connection
+        places = self.get_shell_option("system_tmpdirs", default=None) or ["/var/tmp"]
+        wanted = self._remote_expand_user(self.get_shell_option("remote_tmp", default="~/.ansible/tmp"), sudoable=False)
+        parent = wanted.rstrip("/") if wanted.rstrip("/") in places else places[0]
+        interpreter = self._svc_interpreter or connection.svc_interpreter()
+        if not (_PLAIN_PATH.fullmatch(parent) and parent.startswith("/") and interpreter):
+            return None
+        path = str(shell.join_path(parent, shell._generate_temp_dir_name(), ""))
+        steps = Steps()
+        steps.add(self._svc_tmpdir_step(), path, 0o700)
+        connection.svc_job = Job(interpreter, steps=steps)
+        try:
+            made = super()._low_level_execute_command(f"{interpreter} {zygote_arguments()}", sudoable=True)
+        except InterpreterFailed:
+            return None
+        finally:
+            connection.svc_job = None
+        return path if made["rc"] == 0 and connection.svc_directory is not None else None
 
     def _svc_make_as_core(self, remote_user: Any) -> Any:
         with _NoTerminal(self):
@@ -251,16 +291,20 @@ class AcceleratedAction(_Core):
             with _NoTerminal(self):
                 return super()._remove_tmp_path(tmp_path, force)
         shell.tmpdir = None
+        self._connection.svc_directory = None
         return None
 
     def _svc_owns(self, tmp_path: str) -> bool:
-        """Whether the login zygote can remove a temporary directory."""
+        """Whether the zygote that does our steps can remove a temporary directory."""
+        if self._connection.svc_directory is not None:
+            return bool(self._connection.svc_directory.has(tmp_path))
         reachable = self._connection.svc_unavailable is None
         return reachable and bool(_PLAIN_PATH.fullmatch(tmp_path)) and not self._is_become_unprivileged()
 
     def _transfer_data(self, remote_path: Any, data: Any) -> Any:
         data = self._svc_whole(data)
-        if self._connection.svc_target() is None:
+        directory = self._connection.svc_directory
+        if self._connection.svc_target() is None or directory is not None and not directory.has(remote_path):
             return super()._transfer_data(remote_path, data)
         if isinstance(data, str):
             data = data.encode(errors="surrogateescape")
@@ -273,7 +317,9 @@ class AcceleratedAction(_Core):
 
     def _fixup_perms2(self, remote_paths: Any, remote_user: Any = None, execute: bool = True) -> Any:
         windows = getattr(self._connection._shell, "_IS_WINDOWS", False)
-        if windows or self._is_become_unprivileged() or self._connection.svc_target() is None:
+        directory = self._connection.svc_directory
+        theirs = directory is not None and all(map(directory.has, remote_paths))
+        if windows or self._is_become_unprivileged() and not theirs or self._connection.svc_target() is None:
             with _NoTerminal(self):
                 return super()._fixup_perms2(remote_paths, remote_user, execute)
         if execute:

@@ -39,8 +39,8 @@ from ansible_mitogen_svc.controller.pair import HeldRun, NotSent, Sequel
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.reach import ReachingConnection
 from ansible_mitogen_svc.controller.session import session_lifecycle
-from ansible_mitogen_svc.controller.steps import Steps, makes_directory
-from ansible_mitogen_svc.controller.target import AGENT, LOGIN, Target, Zygote
+from ansible_mitogen_svc.controller.steps import OwnDirectory, Steps, makes_directory
+from ansible_mitogen_svc.controller.target import AGENT, LOGIN, Before, Target, Zygote
 from ansible_mitogen_svc.services.answers import Answer, JobRefused, ZygoteGone, ZygoteLost
 from ansible_mitogen_svc.services.link import TargetLost
 from ansible_mitogen_svc.statistics import counters
@@ -74,6 +74,7 @@ class Job:
         payload: a module run.
         argv: without a payload, the command to run in the zygote.
         stdin: its input.
+        steps: with an interpreter and nothing to run, the steps that its zygote shall do.
         batch: further runs of the payload's module.
         outcome: that of a run which was made already, with another job's batch.
         sequel: a run that may follow at once.
@@ -85,6 +86,7 @@ class Job:
     payload: Payload | None = None
     argv: tuple[str, ...] = ()
     stdin: bytes | None = None
+    steps: Steps | None = None
     batch: Batch | None = None
     outcome: Outcome | None = None
     sequel: Sequel | None = None
@@ -98,6 +100,8 @@ class AcceleratedConnection(ReachingConnection):
     svc_steps: Steps
     #: Core's own way to make the task's temporary directory, when a step is to make it.
     svc_make_directory: Callable[[], Any] | None
+    #: The task's temporary directory, when it is the become user's own.
+    svc_directory: OwnDirectory | None
     #: A run that waits for its second to be composed.
     svc_held_run: HeldRun | None
 
@@ -157,7 +161,7 @@ class AcceleratedConnection(ReachingConnection):
         source = os.path.join(place, name)
         with open(to_bytes(source, errors="surrogate_or_strict"), "rb") as file:
             mode = self.svc_new_mode(os.fstat(file.fileno()).st_mode)
-            self._svc_guard(lambda: file_transfer.put(self, target, file, out_path, mode))
+            self._svc_guard(lambda: file_transfer.put(self, target, file, to_text(out_path), mode))
 
     def svc_new_mode(self, mode: int) -> int:
         """What a file that is put gets as its mode: over ssh (sftp) that of the file here, else the default."""
@@ -211,6 +215,8 @@ class AcceleratedConnection(ReachingConnection):
             try:
                 return self._svc_run_in_zygote(target, job, zygote, executable)
             except ZygoteGone:
+                if self.svc_directory is not None:
+                    raise  # the directory went with it
                 # Retired, killed, or not what would be started now.
                 return self._svc_run_in_another_zygote(job, command)
         except identities.NotBecome as error:
@@ -225,6 +231,8 @@ class AcceleratedConnection(ReachingConnection):
         return self._svc_run_in_zygote(target, job, *self._svc_zygote(target, job, command))
 
     def _svc_run_in_zygote(self, target: Target, job: Job, zygote: Zygote, executable: str) -> Outcome:
+        if job.steps is not None:
+            return self._svc_have_directory_made(target, zygote, job.steps)
         if job.payload is not None:
             header, blobs = self._svc_module_header(target, zygote, job.payload, executable), [job.payload.parameters]
         else:
@@ -249,7 +257,8 @@ class AcceleratedConnection(ReachingConnection):
         sequel, job.sequel = job.sequel, None
         if sequel is None:
             return self._svc_call_with_steps(target, zygote, header, blobs)
-        held = self.svc_held_run = HeldRun(target, zygote, header, blobs, self.svc_steps, sequel.condition)
+        writer = self._svc_writer(target).number
+        held = self.svc_held_run = HeldRun(target, zygote, header, blobs, self.svc_steps, writer, sequel.condition)
         self.svc_steps = Steps()
         try:
             sequel.compose()
@@ -273,9 +282,10 @@ class AcceleratedConnection(ReachingConnection):
         self, target: Target, zygote: Zygote, header: dict[str, Any], blobs: list[bytes]
     ) -> Answer:
         """`svc_call` for a job, after the steps that wait."""
-        if zygote.number != target.login_number:
-            # Steps are the login user's, and two zygotes are not ordered with one another but by the agent.
-            return self.svc_call(target, zygote, header, blobs, before=self.svc_steps.packed())
+        writer = self._svc_writer(target).number
+        if zygote.number != writer:
+            # Two zygotes are not ordered with one another but by the agent.
+            return self.svc_call(target, zygote, header, blobs, before=self.svc_steps.before(writer))
         waiting = self.svc_steps.copy()
         header["steps"], data = self.svc_steps.take(first_blob=len(blobs))
         try:
@@ -306,17 +316,17 @@ class AcceleratedConnection(ReachingConnection):
         zygote: Zygote,
         header: Mapping[str, Any],
         blobs: Sequence[bytes],
-        before: bytes | None = None,
+        before: Before | None = None,
         pair: tuple[Mapping[str, Any], bytes] | None = None,
     ) -> Answer:
         try:
             return target.run(zygote, header, blobs, before, pair)
         except ZygoteLost as lost:
-            self._svc_give_up(target, target.zygote(LOGIN) or zygote if lost.first else zygote)
+            self._svc_give_up(target, before[0] if lost.first and before is not None else zygote.number)
             raise
         except JobRefused as error:
             if error.kind in ("InterpreterChanged", "AccountChanged"):  # nothing was started
-                self._svc_give_up(target, zygote)
+                self._svc_give_up(target, zygote.number)
                 raise ZygoteGone(str(error)) from None
             if makes_directory(error.failed_step, header, before):
                 self._svc_explain_directory()
@@ -329,14 +339,14 @@ class AcceleratedConnection(ReachingConnection):
             make()
 
     @staticmethod
-    def _svc_give_up(target: Target, zygote: Zygote) -> None:
+    def _svc_give_up(target: Target, number: int) -> None:
         """A zygote is of no more use."""
-        if zygote.number == target.login_number:
+        if number == target.login_number:
             # Without it there is nothing to write files or run snippets with: the whole target starts again.
             session_lifecycle.current().disconnect(target)
         else:
-            target.forget_zygote(zygote.number)
-            target.cast(AGENT, {"op": "replace", "zygote": zygote.number})
+            target.forget_zygote(number)
+            target.cast(AGENT, {"op": "replace", "zygote": number})
 
     def _svc_execute(self, target: Target, command: str, in_data: bytes | None) -> Outcome:
         zygote = target.zygote(LOGIN)
@@ -356,10 +366,27 @@ class AcceleratedConnection(ReachingConnection):
         target = self.svc_target()
         if target is None:
             raise AnsibleConnectionFailure(f"The connection to {self.svc_name} was lost with files under way.")
-        zygote = target.zygote(LOGIN)
-        assert zygote is not None
+        zygote = self._svc_writer(target)
         steps, blobs = self.svc_steps.take(first_blob=0)
         self._svc_guard(lambda: self.svc_call(target, zygote, {"op": "steps", "steps": steps}, blobs))
+
+    def _svc_writer(self, target: Target) -> Zygote:
+        """Who does the steps."""
+        if self.svc_directory is not None:
+            return self.svc_directory.zygote
+        zygote = target.zygote(LOGIN)
+        assert zygote is not None
+        return zygote
+
+    def _svc_have_directory_made(self, target: Target, zygote: Zygote, steps: Steps) -> Outcome:
+        """Have a become user make a temporary directory of its own; the outcome is that of a command."""
+        made, _ = steps.take(first_blob=0)
+        try:
+            target.run(zygote, {"op": "steps", "steps": made}, [])
+        except JobRefused as error:
+            return 1, b"", str(error).encode()
+        self.svc_directory = OwnDirectory(str(made[0][1]), zygote)
+        return 0, b"", b""
 
     def svc_retire_user(self, user: str) -> None:
         """An account is about to be removed from the target: none of our processes may stand in the way."""
@@ -370,9 +397,8 @@ class AcceleratedConnection(ReachingConnection):
     def svc_cast(self, *step: Any) -> None:
         """Carry out one step without waiting; it is done before whatever is sent to the target next."""
         target = self.svc_target()
-        zygote = target.zygote(LOGIN) if target is not None else None
-        if target is not None and zygote is not None:
-            target.cast(zygote.number, {"op": "steps", "steps": [list(step)]})
+        if target is not None:
+            target.cast(self._svc_writer(target).number, {"op": "steps", "steps": [list(step)]})
 
 
 def _outcome(answer: Answer) -> Outcome:
@@ -410,6 +436,7 @@ def accelerated(connection: Any, inventory_host: str) -> Any:
     replacement.svc_steps = Steps()
     replacement.svc_make_directory = None
     replacement.svc_held_run = None
+    replacement.svc_directory = None
     replacement.svc_last_target = None
     replacement.svc_under_way = None
     replacement.svc_settings = None

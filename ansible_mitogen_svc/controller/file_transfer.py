@@ -18,7 +18,8 @@ from ansible.utils.display import Display
 
 from ansible_mitogen_svc import service
 from ansible_mitogen_svc.controller.session import session_lifecycle
-from ansible_mitogen_svc.controller.target import Target, round_trips
+from ansible_mitogen_svc.controller.steps import OwnDirectory
+from ansible_mitogen_svc.controller.target import AGENT, Target, round_trips
 from ansible_mitogen_svc.services.answers import ZygoteLost
 from ansible_mitogen_svc.services.link import TargetLost
 from ansible_mitogen_svc.spans import TRANSFER, recorder
@@ -33,13 +34,14 @@ class Carrier(Protocol):
     """What is needed of a connection."""
 
     svc_steps: Any
+    svc_directory: OwnDirectory | None
 
     def svc_flush(self) -> None:
         """Carry out waiting steps."""
 
 
 def put(carrier: Carrier, target: Target, file: IO[bytes], out_path: str, mode: int) -> None:
-    """Copy an open file of the controller to `out_path`, as the login user.
+    """Copy an open file of the controller to `out_path`, as the login user; or as who owns the temporary directory.
 
     :param mode: what a new file gets, less the umask there.
     :raises AnsibleError: the target could not write it.
@@ -48,9 +50,12 @@ def put(carrier: Carrier, target: Target, file: IO[bytes], out_path: str, mode: 
     source = to_text(file.name, errors="surrogateescape")
     display.vvv(f"PUT {source} TO {out_path}", host=target.name)
     size = os.fstat(file.fileno()).st_size
-    if size > SMALL:
+    owner = carrier.svc_directory
+    own = owner is not None and owner.has(out_path)
+    if size > SMALL or owner is not None and not own:
         carrier.svc_flush()
-        sent = _moved(target, "put", source=source, destination=out_path, mode=mode)
+        zygote = owner.zygote.number if owner is not None and own else AGENT
+        sent = _moved(target, "put", source=source, destination=out_path, mode=mode, zygote=zygote)
     else:
         data = file.read()
         carrier.svc_steps.add("put", out_path, mode, data=data)

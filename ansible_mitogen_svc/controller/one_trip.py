@@ -84,6 +84,7 @@ class OneTripCopyAction(_Core):
     _svc_trip: Foreseen | None = None
     _svc_tree_plan: Any
     _svc_sequel: Sequel | None
+    _svc_abridged: bytes | None
 
     def _copy_file(  # noqa: PLR0913
         self, source_full: str, source_rel: str, content: Any, content_tempfile: Any, dest: str, task_vars: Any,
@@ -150,7 +151,7 @@ class OneTripCopyAction(_Core):
     def _svc_trip_compose(self, trip: Foreseen, task_vars: Any) -> None:
         """Have core compose the foreseen run, whose job the connection sends with the one under way."""
         # The run that is under way was composed, and is not looked at again by what core composes here.
-        self._svc_trip = None
+        self._svc_trip, abridged = None, self._svc_abridged
         try:
             if trip.module == COPY:
                 self._svc_trip_read(trip)
@@ -159,7 +160,7 @@ class OneTripCopyAction(_Core):
         except NotSent:
             counters.add("foreseen", "in vain")
         finally:
-            self._svc_trip = trip
+            self._svc_trip, self._svc_abridged = trip, abridged
 
     def _svc_trip_read(self, trip: Foreseen) -> None:
         with open(trip.source, "rb") as file:

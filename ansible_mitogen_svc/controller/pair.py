@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ansible_mitogen_svc.controller.steps import Steps
-from ansible_mitogen_svc.controller.target import Target, Zygote
+from ansible_mitogen_svc.controller.target import Before, Target, Zygote
 from ansible_mitogen_svc.services.answers import Answer, ZygoteGone, read_second
 from ansible_mitogen_svc.wire import frames
 
@@ -50,7 +50,7 @@ class Call(Protocol):
         zygote: Zygote,
         header: dict[str, Any],
         blobs: list[bytes],
-        before: bytes | None = None,
+        before: Before | None = None,
         pair: tuple[Mapping[str, Any], bytes] | None = None,
     ) -> Answer: ...
 
@@ -60,7 +60,7 @@ class HeldRun:
     """A run that waits for its second.
 
     Attributes:
-        steps: that come before it.
+        steps: that come before it, and `writer`, who does them.
         answer, failure: what became of it, once it was sent.
     """
 
@@ -69,6 +69,7 @@ class HeldRun:
     header: dict[str, Any]
     blobs: list[bytes]
     steps: Steps
+    writer: int
     condition: Mapping[str, Any]
     answer: Answer | None = None
     failure: Exception | None = None
@@ -85,11 +86,11 @@ class HeldRun:
             raise NotSent
         try:
             own, before = self.steps.copy(), None
-            if zygote.number == self.target.login_number:
+            if zygote.number == self.writer:
                 self.header["steps"], data = own.take(first_blob=len(self.blobs))
                 header["steps"], more = steps.take(first_blob=len(blobs))
             else:
-                before, data, more = own.joined(steps).packed(), [], []
+                before, data, more = own.joined(steps).before(self.writer), [], []
             second = frames.pack_payload(header, [*blobs, *more])
             both = call(self.target, zygote, self.header, [*self.blobs, *data], before, (self.condition, second))
             self.answer, answer = read_second(both)

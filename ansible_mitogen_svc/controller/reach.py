@@ -214,6 +214,12 @@ class ReachingConnection(_Core):
         fallback = constants.config.get_config_value("INTERPRETER_PYTHON_FALLBACK", variables=dict(variables))
         return [str(name) for name in fallback] + ["/usr/bin/python3"], False
 
+    def svc_interpreter(self) -> str:
+        """What modules are most likely run with: what is configured or was discovered, or runs the agent."""
+        interpreters, exact = self._svc_interpreters()
+        target = self.svc_target()
+        return interpreters[0] if exact else target.hello.executable if target is not None else ""
+
     @property
     def svc_name(self) -> str:
         """The host, for messages."""

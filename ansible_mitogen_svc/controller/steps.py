@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_mitogen_svc.controller.target import Before, Zygote
 from ansible_mitogen_svc.wire import frames
 
 
@@ -48,15 +49,32 @@ class Steps:
         steps, blobs = later.copy().take(first_blob=len(self.blobs))
         return Steps([*self.steps, *steps], [*self.blobs, *blobs], self.size + later.size)
 
-    def packed(self) -> bytes | None:
-        """A question to a zygote that has them done; None when there are none. Nothing is left."""
+    def before(self, number: int) -> Before | None:
+        """A question to zygote `number` that has them done; None when there are none. Nothing is left."""
         if not self.steps:
             return None
         steps, blobs = self.take(first_blob=0)
-        return frames.pack_payload({"op": "steps", "steps": steps}, blobs)
+        return number, frames.pack_payload({"op": "steps", "steps": steps}, blobs)
 
 
-def makes_directory(failed: int | None, header: Mapping[str, Any], before: bytes | None) -> bool:
+@dataclass(frozen=True)
+class OwnDirectory:
+    """A task's temporary directory that belongs to a become user, who writes what is put there.
+
+    Attributes:
+        path: ends with a slash.
+        zygote: of that user.
+    """
+
+    path: str
+    zygote: Zygote
+
+    def has(self, path: str) -> bool:
+        """Whether `path` is the directory, or lies in it."""
+        return f"{path}/".startswith(self.path)
+
+
+def makes_directory(failed: int | None, header: Mapping[str, Any], before: Before | None) -> bool:
     """Whether the step that failed is the one that makes a task's temporary directory.
 
     :param failed: its index.
@@ -65,5 +83,5 @@ def makes_directory(failed: int | None, header: Mapping[str, Any], before: bytes
     """
     if failed is None:
         return False
-    steps = header["steps"] if before is None else frames.unpack_payload(before)[0]["steps"]
+    steps = header["steps"] if before is None else frames.unpack_payload(before[1])[0]["steps"]
     return steps[failed][0] in ("mkdir", "tmpdir")

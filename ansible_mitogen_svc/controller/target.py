@@ -88,6 +88,10 @@ class Zygote:
 News = tuple[str, int, dict[str, Any], str, list[str]]
 
 
+#: Number of a zygote, and a payload for it.
+Before = tuple[int, bytes]
+
+
 class ModuleOffers(Protocol):
     """Where code is offered to targets; see services/module_cache.py."""
 
@@ -278,12 +282,12 @@ class Target:
         zygote: Zygote,
         header: Mapping[str, Any],
         blobs: Sequence[bytes],
-        before: bytes | None = None,
+        before: Before | None = None,
         pair: tuple[Mapping[str, Any], bytes] | None = None,
     ) -> Answer:
         """`call` for a job that runs on the target, with its seconds counted.
 
-        :param before: payload for the login zygote, which is done before the job starts.
+        :param before: what another zygote does before the job starts.
         :param pair: condition and payload of a second job.
         """
         if pair is not None:
@@ -292,7 +296,7 @@ class Target:
         try:
             if before is not None:
                 job = zygote.number, frames.pack_payload(header, blobs)
-                return self.chain((LOGIN_ZYGOTE, before), job)
+                return self.chain(before, job)
             return self.call(zygote.number, header, blobs)
         finally:
             counters.add("seconds", "module", amount=time.monotonic() - started)

@@ -83,18 +83,20 @@ class FileService(service.Service):
         self._numbers = itertools.count(1)
 
     @service.expose(service.AllowParents())
-    @service.arg_spec({"context_id": int, "source": str, "destination": str, "mode": int})
-    def put(self, context_id: int, source: str, destination: str, mode: int) -> int:
+    @service.arg_spec({"context_id": int, "source": str, "destination": str, "mode": int, "zygote": int})
+    def put(self, context_id: int, source: str, destination: str, mode: int, zygote: int) -> int:
         """Copy a file of the controller to the target.
 
         :param mode: what a new file gets, less the umask there; one that is replaced passes on its own.
+        :param zygote: number of the one that writes, as its user; the agent does it as the login user.
         :returns: size of the file in bytes.
         :raises JobRefused: the target could not write it.
         :raises SourceChanged: see there.
         :raises TargetLost: the connection ended.
         """
-        with open(os.fsencode(source), "rb", buffering=0) as file, self._transfer(context_id, source) as course:
-            course.begin({"op": "receive", "path": destination, "mode": mode})
+        with open(os.fsencode(source), "rb", buffering=0) as file, self._transfer(context_id, source, zygote) as course:
+            # A zygote has no thread to sync in; what it writes lies in a task's temporary directory.
+            course.begin({"op": "receive", "path": destination, "mode": mode, "durable": zygote == AGENT})
             size = os.fstat(file.fileno()).st_size
             course.compression = flow.Compression(transfer.shrinks(file.fileno(), size))
             reader = transfer.PartReader(file.fileno())
@@ -132,23 +134,27 @@ class FileService(service.Service):
             raise
         return writer.offset
 
-    def _transfer(self, context_id: int, path: str) -> Course:
+    def _transfer(self, context_id: int, path: str, zygote: int = AGENT) -> Course:
         name = str(self._router.context_by_id(context_id).name)
-        return Course(self._link, context_id, next(self._numbers), (path, name), self._shares, self._report)
+        number = next(self._numbers)
+        return Course(self._link, (context_id, zygote), number, (path, name), self._shares, self._report)
 
 
 class Course:
     """One transfer, seen from here; a context manager that tells the other end when it is over. One thread."""
 
     def __init__(
-        self, link: Link, context_id: int, number: int, names: tuple[str, str], shares: flow.Shares, report: Report
+        self, link: Link, end: tuple[int, int], number: int, names: tuple[str, str], shares: flow.Shares, report: Report
     ) -> None:
-        """:param names: of the file and of the target, for messages."""
+        """
+        :param end: context, and number of who reads or writes there.
+        :param names: of the file and of the target, for messages.
+        """
         self._link = link
-        self._context_id = context_id
+        self._context_id, self._zygote = end
         self._number = number
         self._path, self._target_name = names
-        self._taken = shares.taken(context_id)
+        self._taken = shares.taken(self._context_id)
         self._report = report
         self._over = False
         self.compression = flow.Compression(False)
@@ -244,7 +250,7 @@ class Course:
         self._report(self._number, Progress(self._path, self._target_name, max(0, done), size, self._window.rate()))
 
     def _packed(self, header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> bytes:
-        return frames.pack_target(AGENT, frames.pack_payload({**header, "transfer": self._number}, blobs))
+        return frames.pack_target(self._zygote, frames.pack_payload({**header, "transfer": self._number}, blobs))
 
 
 def _count(hole: int, header: Mapping[str, Any], blobs: Sequence[bytes]) -> None:

@@ -75,7 +75,7 @@ class Agent:
             "retire_user": self.on_retire_user,
             "chain": self.on_chain,
         }
-        self.transfers = files.Transfers(self.answer_from_thread)
+        self.transfers = files.Transfers(self.answer_from_thread, files.ThreadedTransfer)
         self._operations.update(dict.fromkeys(files.OPERATIONS, self.transfers.handle))
         self._operations.update(dict.fromkeys(files.BEGINNINGS, self.on_begin_transfer))
         router.add_handler(self.on_message, handle=frames.AGENT_HANDLE, policy=mitogen.core.has_parent_authority)
@@ -122,7 +122,8 @@ class Agent:
         zygote.forward(caller, payload)
 
     def answer_from_thread(self, caller, header, blobs):
-        self.broker.defer(caller.answer, frames.pack_payload(header, blobs))
+        if caller.handle:
+            self.broker.defer(caller.answer, frames.pack_payload(header, blobs))
 
     # -- operations
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Large files on the target: written and read for the controller's FileService, as the login user.
+"""Large files on the target: written and read for the controller's FileService.
 
-Shipped to hosts; runs in the agent's process, each transfer in a thread of its own, so that neither a slow disk nor an
-fsync holds up tasks. `Transfers.handle` and `close` are called by the agent, in the broker and the main thread.
+Shipped to hosts; runs in the agent's process as the login user, each transfer in a thread of its own, so that neither a
+slow disk nor an fsync holds up tasks (`Transfers.handle` and `close` are called in the broker and the main thread); and
+in the zygote of a become user, which has no threads: there parts are written as they come, and nothing is synced.
 
 Theory of operation
 1. The controller names a transfer by a number and begins it with `receive` (it has the file) or `send` (we have it);
@@ -32,31 +33,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    Answer = Callable[[Any, dict[str, Any], list[bytes]], None]
+
 SUFFIX = '.svc-part'
 READ_LIMIT = 1 << 20
 """Bytes that one `pull` may ask for."""
 
 
 class Transfers:
-    """The transfers of one agent. `answer(caller, header, blobs)` may be called from any thread."""
+    """The transfers of one process. `answer(caller, header, blobs)` may be called from any thread.
 
-    def __init__(self, answer: Callable[[Any, dict[str, Any], list[bytes]], None]) -> None:
+    With `kind` `Transfer` all is done by who calls `handle`; with `ThreadedTransfer` in threads.
+    """
+
+    def __init__(self, answer: Answer, kind: type[Transfer]) -> None:
         self._answer = answer
-        self._running: dict[int, _Transfer] = {}
+        self._kind = kind
+        self._running: dict[int, Transfer] = {}
 
     def handle(self, caller: Any, header: dict[str, Any], blobs: list[bytes]) -> None:
-        """Take one of OPERATIONS; it is answered when it is done, if the caller wants to know."""
+        """Take one of OPERATIONS; it is answered when it is done."""
         number = header['transfer']
         if header['op'] in _KINDS:
-            running = _Transfer(self._answer, _KINDS[header['op']](header))
-            self._running[number] = running
-            running.start()
+            self._running[number] = self._kind(self._answer, _KINDS[header['op']](header))
         elif number not in self._running:
             error = {'type': 'LookupError', 'message': f'no transfer {number}'}
             return self._answer(caller, {'error': error}, [])
-        self._running[number].queue.put((caller, header, blobs))
-        if header['op'] in ('complete', 'discard'):
+        running = self._running[number]
+        if header['op'] in LAST:
             del self._running[number]
+        running.handle(caller, header, blobs)
 
     def close(self) -> None:
         """Remove what is unfinished."""
@@ -64,33 +70,48 @@ class Transfers:
             running.end.abandon()
 
 
-class _Transfer(threading.Thread):
+class Transfer:
     """One file under way."""
 
-    def __init__(self, answer: Callable[[Any, dict[str, Any], list[bytes]], None], end: Incoming | Outgoing) -> None:
-        super().__init__(name='svc-file', daemon=True)
-        self.queue: queue.SimpleQueue[tuple[Any, dict[str, Any], list[bytes]]] = queue.SimpleQueue()
+    def __init__(self, answer: Answer, end: Incoming | Outgoing) -> None:
         self.end = end
         self._answer = answer
         self._failure: dict[str, Any] | None = None
 
-    def run(self) -> None:
-        while True:
-            caller, header, blobs = self.queue.get()
-            reply: tuple[dict[str, Any], list[bytes]] = {}, []
-            if self._failure is None:
-                try:
-                    reply = self.end.do(header, blobs)
-                except Exception as error:
-                    self._failure = {'error': _describe(error)}
-                    self.end.discard()
-            if self._failure is not None:
-                reply = self._failure, []
-            if caller.handle:
-                self._answer(caller, *reply)
-            if header['op'] in ('complete', 'discard'):
+    def handle(self, caller: Any, header: dict[str, Any], blobs: list[bytes]) -> None:
+        """Do what a message says, and answer it."""
+        reply: tuple[dict[str, Any], list[bytes]] = {}, []
+        if self._failure is None:
+            try:
+                reply = self.end.do(header, blobs)
+            except Exception as error:
+                self._failure = {'error': _describe(error)}
                 self.end.discard()
-                return
+        if self._failure is not None:
+            reply = self._failure, []
+        self._answer(caller, *reply)
+        if header['op'] in LAST:
+            self.end.discard()
+
+
+class ThreadedTransfer(Transfer):
+    """One file under way, in a thread of its own."""
+
+    def __init__(self, answer: Answer, end: Incoming | Outgoing) -> None:
+        super().__init__(answer, end)
+        self._queue: queue.SimpleQueue[tuple[Any, dict[str, Any], list[bytes]]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name='svc-file', daemon=True).start()
+
+    def handle(self, caller: Any, header: dict[str, Any], blobs: list[bytes]) -> None:
+        """Leave a message to the thread."""
+        self._queue.put((caller, header, blobs))
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            caller, header, blobs = self._queue.get()
+            super().handle(caller, header, blobs)
+            last = header['op'] in LAST
 
 
 def _describe(error: Exception) -> dict[str, str]:
@@ -106,6 +127,7 @@ class Incoming:
     def __init__(self, header: dict[str, Any]) -> None:
         self._path = header['path']
         self._mode = header['mode']
+        self._durable = header.get('durable', True)
         self._lock = threading.Lock()
         self._descriptor = -1
         self._temporary: str | None = None
@@ -170,12 +192,14 @@ class Incoming:
             raise ValueError(f'{self._path} did not arrive as it was sent')
         if self._temporary is not None:
             self._take_attributes()
-        os.fsync(self._descriptor)
+        if self._durable:
+            os.fsync(self._descriptor)
         with self._lock:
             if self._temporary is not None:
                 os.rename(self._temporary, self._final)
                 self._temporary = None
-        _sync_directory(os.path.dirname(self._final))
+        if self._durable:
+            _sync_directory(os.path.dirname(self._final))
 
     def _take_attributes(self) -> None:
         if self._replaced is None:
@@ -307,4 +331,5 @@ def _umask() -> int:
 
 _KINDS: dict[str, Callable[[dict[str, Any]], Incoming | Outgoing]] = {'receive': Incoming, 'send': Outgoing}
 BEGINNINGS = tuple(_KINDS)
+LAST = ('complete', 'discard')
 OPERATIONS = ('receive', 'part', 'complete', 'send', 'pull', 'discard')

@@ -64,6 +64,7 @@ class Zygote:
         self._questions: dict[int, Callable[[dict[str, bytes]], None]] = {}
         self._next_question = frames.QUESTION
         self._directories = steps.TemporaryDirectories()
+        self._files: Any = None
 
     def serve(self) -> NoReturn:
         """Say hello, preload what the last zygote of this store preloaded, and work until the input ends."""
@@ -162,6 +163,14 @@ class Zygote:
         steps.run_steps(header['steps'], frames.unpack_payload(payload)[1])
         self._reply(call_id, {})
 
+    def _file(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
+        if self._files is None:
+            # Not before one comes: what is imported here is in all children.
+            from ansible_mitogen_svc.target import files
+
+            self._files = files.Transfers(self._reply, files.Transfer)
+        self._files.handle(call_id, header, frames.unpack_payload(payload)[1])
+
     def _ping(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
         self._reply(call_id, self._jobs.statistics())
 
@@ -183,6 +192,8 @@ class Zygote:
         except StreamBroken:
             pass
         self._jobs.close()
+        if self._files is not None:
+            self._files.close()
         self._directories.remove()
         self.store.close()
         os._exit(0)
@@ -201,4 +212,5 @@ _OPERATIONS: dict[str, Callable[[Zygote, int, dict[str, Any], bytes], None]] = {
     'steps': Zygote._steps,
     'ping': Zygote._ping,
     'retire': Zygote._retire,
+    **dict.fromkeys(('receive', 'part', 'complete', 'discard'), Zygote._file),
 }

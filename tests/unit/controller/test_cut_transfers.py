@@ -81,7 +81,7 @@ def test_transfers_cut_at_a_random_byte(
 
 
 def moved(session: Session, direction: str, target: Target, source: pathlib.Path, there: pathlib.Path) -> bool:
-    more = {"mode": 0o600} if direction == "put" else {}
+    more = {"mode": 0o600, "zygote": 0} if direction == "put" else {}
     try:
         session.move_file(
             direction, context_id=target.context_id, source=str(source), destination=str(there), **more

@@ -33,7 +33,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
 
 def put(session: Session, target: Target, source: pathlib.Path, destination: pathlib.Path, mode: int = 0o644) -> int:
     return session.move_file(
-        "put", context_id=target.context_id, source=str(source), destination=str(destination), mode=mode
+        "put", context_id=target.context_id, source=str(source), destination=str(destination), mode=mode, zygote=0
     )
 
 

@@ -19,10 +19,6 @@ HELLO = Hello(0, "root", "/root", "/bin/sh", (3, 11, 2), "/usr/bin/python3", fro
 FIRST = {"rc": 0, "signal": None}
 
 
-class LoginTarget:
-    login_number = 1
-
-
 @pytest.mark.parametrize("second", [5, [], "text", {"rc": 0}])
 def test_an_answer_that_is_none_loses_the_target_or_is_no_second(second: object) -> None:
     answer = Answer({**FIRST, "second": second}, [b"out", b"err"])
@@ -48,8 +44,9 @@ def test_a_second_that_was_lost_after_it_began_is_not_one_that_was_not_begun() -
 def held(number: int) -> HeldRun:
     waiting = Steps()
     waiting.add("tmpdir", "/tmp/x", 0o700)
-    target: Any = LoginTarget()
-    return HeldRun(target, Zygote(number, HELLO), {"op": "run"}, [b"parameters"], waiting, {"sha1": "0", "same": True})
+    target: Any = object()
+    condition = {"sha1": "0", "same": True}
+    return HeldRun(target, Zygote(number, HELLO), {"op": "run"}, [b"parameters"], waiting, 1, condition)
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -70,8 +67,9 @@ def test_steps_go_with_the_run_they_belong_to(number: int) -> None:
         assert sent["header"]["steps"] == [["tmpdir", "/tmp/x", 0o700]] and sent["before"] is None
         assert header["steps"] == [["put", "/tmp/x/y", 0o600, 1]] and blobs == [b"others", b"content"]
     else:
-        before = frames.unpack_payload(sent["before"])
-        assert before[0]["steps"] == [["tmpdir", "/tmp/x", 0o700], ["put", "/tmp/x/y", 0o600, 0]]
+        writer, payload = sent["before"]
+        before = frames.unpack_payload(payload)
+        assert writer == 1 and before[0]["steps"] == [["tmpdir", "/tmp/x", 0o700], ["put", "/tmp/x/y", 0o600, 0]]
         assert before[1] == [b"content"] and blobs == [b"others"]
 
 
