@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ansible import constants
 from ansible.utils.display import Display
 
-from ansible_mitogen_svc.controller.compat import zip_references
+from ansible_mitogen_svc.controller.compat import fetched_files, zip_references
 from ansible_mitogen_svc.controller.compat.copy_action import is_core_copy
 from ansible_mitogen_svc.controller.compat.remote_stat import LeanStatAction, reads_little_of_stat
 from ansible_mitogen_svc.controller.connection import AcceleratedConnection, Job
@@ -131,9 +131,7 @@ class AcceleratedAction(_Core):
             self._svc_count("cold", "interpreter did not start")
             display.vvv(f"what core's own way makes of it is the result: {failure}", host=connection.svc_name)
             connection.svc_job = None
-            return super()._low_level_execute_command(
-                given[0], sudoable, self._svc_whole(given[1]), *args, **kwargs
-            )
+            return super()._low_level_execute_command(given[0], sudoable, self._svc_whole(given[1]), *args, **kwargs)
         finally:
             connection.svc_job = None
 
@@ -348,6 +346,8 @@ def _accelerated_class(base: Hashable) -> type[Any]:
     if reads_little_of_stat(base):
         # What is known to the last line may be foreseen one step.
         mixins += [OneTripCopyAction, LeanStatAction] if mixins else [LeanStatAction]
+        if base.__module__.rpartition(".")[2] == "fetch":
+            fetched_files.install(base)
     return type(
         base.__name__, (*mixins, AcceleratedAction, base), {"__module__": base.__module__, "__doc__": base.__doc__}
     )

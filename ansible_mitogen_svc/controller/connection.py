@@ -102,6 +102,8 @@ class AcceleratedConnection(ReachingConnection):
     svc_make_directory: Callable[[], Any] | None
     #: The task's temporary directory, when it is the become user's own.
     svc_directory: OwnDirectory | None
+    #: Large files that were put for the next module: `path`, and what the FileService's `put` says is known.
+    svc_known_files: list[dict[str, Any]]
     #: A run that waits for its second to be composed.
     svc_held_run: HeldRun | None
 
@@ -268,6 +270,7 @@ class AcceleratedConnection(ReachingConnection):
 
     def _svc_module_header(self, target: Target, zygote: Zygote, payload: Payload, executable: str) -> dict[str, Any]:
         target.ensure_code(zygote, payload.manifest)
+        known, self.svc_known_files = self.svc_known_files, []
         display.vvv(f"RUN {payload.module} in zygote {zygote.number} ({executable})", host=self.svc_name)
         return {
             "op": "run",
@@ -276,6 +279,7 @@ class AcceleratedConnection(ReachingConnection):
             "arguments": payload.arguments,
             "rlimit_nofile": payload.rlimit_nofile,
             "executable": executable,
+            "known_files": known,
         }
 
     def _svc_call_with_steps(
@@ -437,6 +441,7 @@ def accelerated(connection: Any, inventory_host: str) -> Any:
     replacement.svc_make_directory = None
     replacement.svc_held_run = None
     replacement.svc_directory = None
+    replacement.svc_known_files = []
     replacement.svc_last_target = None
     replacement.svc_under_way = None
     replacement.svc_settings = None

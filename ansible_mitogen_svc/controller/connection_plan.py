@@ -83,8 +83,8 @@ class TaskSession(Protocol):
     def note_use(self, key: str, host: str) -> None:
         """Note that an inventory host's tasks use a connection."""
 
-    def move_file(self, method: str, **arguments: Any) -> int:
-        """Call the FileService; bytes moved. :raises CallFailed: with the type of what went wrong there."""
+    def move_file(self, method: str, **arguments: Any) -> dict[str, Any]:
+        """Call the FileService. :raises CallFailed: with the type of what went wrong there."""
 
     def disconnect(self, target: Target) -> None:
         """End the connection; the next `connect` starts anew."""

@@ -17,6 +17,7 @@ from ansible.module_utils.common.text.converters import to_text
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc import service
+from ansible_mitogen_svc.controller.compat import fetched_files
 from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.steps import OwnDirectory
 from ansible_mitogen_svc.controller.target import AGENT, Target, round_trips
@@ -35,6 +36,7 @@ class Carrier(Protocol):
 
     svc_steps: Any
     svc_directory: OwnDirectory | None
+    svc_known_files: list[dict[str, Any]]
 
     def svc_flush(self) -> None:
         """Carry out waiting steps."""
@@ -55,7 +57,10 @@ def put(carrier: Carrier, target: Target, file: IO[bytes], out_path: str, mode: 
     if size > SMALL or owner is not None and not own:
         carrier.svc_flush()
         zygote = owner.zygote.number if owner is not None and own else AGENT
-        sent = _moved(target, "put", source=source, destination=out_path, mode=mode, zygote=zygote)
+        moved = _moved(target, "put", source=source, destination=out_path, mode=mode, zygote=zygote)
+        if moved["known"]:
+            carrier.svc_known_files.append({"path": _plain(out_path), **moved["known"]})
+        sent = int(moved["size"])
     else:
         data = file.read()
         carrier.svc_steps.add("put", out_path, mode, data=data)
@@ -72,11 +77,13 @@ def fetch(carrier: Carrier, target: Target, in_path: str, out_path: str) -> None
     started = time.monotonic()
     display.vvv(f"FETCH {in_path} TO {out_path}", host=target.name)
     destination = to_text(out_path, errors="surrogateescape")
-    _count(_moved(target, "fetch", source=in_path, destination=destination), started)
+    moved = _moved(target, "fetch", source=in_path, destination=destination)
+    fetched_files.note(destination, moved["known"]["version"], moved["known"]["digests"])
+    _count(int(moved["size"]), started)
 
 
-def _moved(target: Target, method: str, **arguments: Any) -> int:
-    """Have the FileService move a file; the bytes it moved."""
+def _moved(target: Target, method: str, **arguments: Any) -> dict[str, Any]:
+    """Have the FileService move a file; what that returns."""
     round_trips.count += 1
     # Paths may be core's tagged strings, which a request to another process cannot carry.
     arguments = {name: _plain(value) for name, value in arguments.items()}

@@ -152,10 +152,10 @@ class Session(Targets):
         """Let a target fetch the manifest's files."""
         self.module_cache.offer(manifest.id, manifest.text, manifest.files, manifest.files, context_id)
 
-    def move_file(self, method: str, **arguments: Any) -> int:
+    def move_file(self, method: str, **arguments: Any) -> dict[str, Any]:
         """See TaskSession."""
         with fork_gate.blocking():
-            return int(service.call(self.pool, FileService, method, **arguments))
+            return dict(service.call(self.pool, FileService, method, **arguments))
 
     def disconnect(self, target: Target) -> None:
         """See TaskSession."""

@@ -112,9 +112,9 @@ class WorkerSession(Targets):
             context_id=context_id,
         )
 
-    def move_file(self, method: str, **arguments: Any) -> int:
+    def move_file(self, method: str, **arguments: Any) -> dict[str, Any]:
         """See TaskSession. The parent reads and writes the file, not this process."""
-        return int(service.call(self._parent, FileService, method, **arguments))
+        return dict(service.call(self._parent, FileService, method, **arguments))
 
     def disconnect(self, target: Target) -> None:
         """See TaskSession."""

@@ -34,6 +34,7 @@ from ansible_mitogen_svc.services.answers import Answer, read_answer
 from ansible_mitogen_svc.services.link import Link, PendingAnswer
 from ansible_mitogen_svc.statistics import counters
 from ansible_mitogen_svc.wire import frames, transfer
+from ansible_mitogen_svc.wire.file_version import version_of
 
 #: Number that stands for the agent in its messages.
 AGENT = 0
@@ -84,55 +85,59 @@ class FileService(service.Service):
 
     @service.expose(service.AllowParents())
     @service.arg_spec({"context_id": int, "source": str, "destination": str, "mode": int, "zygote": int})
-    def put(self, context_id: int, source: str, destination: str, mode: int, zygote: int) -> int:
+    def put(self, context_id: int, source: str, destination: str, mode: int, zygote: int) -> dict[str, Any]:
         """Copy a file of the controller to the target.
 
         :param mode: what a new file gets, less the umask there; one that is replaced passes on its own.
         :param zygote: number of the one that writes, as its user; the agent does it as the login user.
-        :returns: size of the file in bytes.
+        :returns: `size` of the file in bytes, and `known`: what the target found out about it (docs/protocol.md).
         :raises JobRefused: the target could not write it.
         :raises SourceChanged: see there.
         :raises TargetLost: the connection ended.
         """
         with open(os.fsencode(source), "rb", buffering=0) as file, self._transfer(context_id, source, zygote) as course:
-            # A zygote has no thread to sync in; what it writes lies in a task's temporary directory.
-            course.begin({"op": "receive", "path": destination, "mode": mode, "durable": zygote == AGENT})
+            # A zygote has no threads, to sync in or to hash; what it writes lies in a task's temporary directory.
+            threads = zygote == AGENT
+            course.begin({"op": "receive", "path": destination, "mode": mode, "durable": threads, "digests": threads})
             size = os.fstat(file.fileno()).st_size
             course.compression = flow.Compression(transfer.shrinks(file.fileno(), size))
             reader = transfer.PartReader(file.fileno())
             course.push(reader)
             if reader.changed():
                 raise SourceChanged(f"{source} was changed while it was copied")
-            course.ask({"op": "complete", "size": reader.offset, "sha256": reader.digest.hexdigest()})
-            return reader.offset
+            end = course.ask({"op": "complete", "size": reader.offset, "sha256": reader.digest.hexdigest()})
+            return {"size": reader.offset, "known": _what_is_known(end.header)}
 
     @service.expose(service.AllowParents())
     @service.arg_spec({"context_id": int, "source": str, "destination": str})
-    def fetch(self, context_id: int, source: str, destination: str) -> int:
+    def fetch(self, context_id: int, source: str, destination: str) -> dict[str, Any]:
         """Copy a file of the target to the controller.
 
-        :returns: bytes received.
+        :returns: `size` received in bytes, and `known`: `version` and `digests` of the file here (wire/transfer.py).
         :raises JobRefused: the target could not read it.
         :raises OSError: the controller could not write it.
         :raises Damaged: or SourceChanged, see there.
         """
         path = os.path.realpath(os.fsencode(destination))
         descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or b".", prefix=b".svc-fetch-")
+        digests = transfer.FileDigests()
         try:
             with open(descriptor, "wb", buffering=0) as file, self._transfer(context_id, source) as course:
                 found = course.begin({"op": "send", "path": source}).header
                 size = int(found["size"])
                 course.compression = flow.Compression(bool(found.get("shrinks")))
-                writer = transfer.PartWriter(file.fileno())
+                writer = transfer.PartWriter(file.fileno(), digests)
                 course.pull(writer, size)
                 writer.finish()
                 os.fchmod(file.fileno(), _mode_of(path))
                 os.fsync(file.fileno())
+                known = {"version": version_of(os.fstat(file.fileno())), "digests": digests.hexdigests()}
             os.replace(temporary, path)
         except BaseException:
+            digests.close()
             os.unlink(temporary)
             raise
-        return writer.offset
+        return {"size": writer.offset, "known": known}
 
     def _transfer(self, context_id: int, path: str, zygote: int = AGENT) -> Course:
         name = str(self._router.context_by_id(context_id).name)
@@ -258,6 +263,17 @@ def _count(hole: int, header: Mapping[str, Any], blobs: Sequence[bytes]) -> None
         counters.add("transfer", "bytes_of_holes", amount=hole)
     elif "z" in header:
         counters.add("transfer", "bytes_saved", amount=header["z"] - len(blobs[0]))
+
+
+def _what_is_known(header: Mapping[str, Any]) -> dict[str, Any]:
+    """`version` and `digests` of a file, as a target says; {} when it says something else. Only it will be told."""
+    version, digests = header.get("version"), header.get("digests")
+    if not isinstance(version, list) or [type(number) for number in version] != [int] * 4:
+        return {}
+    if not isinstance(digests, dict) or not set(digests) <= {"sha1", "md5"}:
+        return {}
+    good = all(isinstance(text, str) and len(text) <= 40 for text in digests.values())
+    return {"version": version, "digests": digests} if good else {}
 
 
 def _mode_of(path: bytes) -> int:

@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 
-from ansible_mitogen_svc.target import batch, bundle, process, steps
+from ansible_mitogen_svc.target import batch, bundle, known_files, process, steps
 from ansible_mitogen_svc.wire import frames
 
 TYPE_CHECKING = False
@@ -73,6 +73,7 @@ def run_child(sock: socket.socket, image: Image, directory: str | None) -> NoRet
             os.close(descriptor)
         prepare(header, blobs, directory)
         arguments = _module_arguments(header, blobs)
+        known_files.tell(header.get('known_files') or ())
     except steps.StepFailed as failure:
         wire.send(failure.reply)
         os._exit(1)

@@ -27,6 +27,7 @@ import stat
 import threading
 
 from ansible_mitogen_svc.wire import transfer
+from ansible_mitogen_svc.wire.file_version import version_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class Incoming:
         self._path = header['path']
         self._mode = header['mode']
         self._durable = header.get('durable', True)
+        self._digests = transfer.FileDigests() if header.get('digests') else None
         self._lock = threading.Lock()
         self._descriptor = -1
         self._temporary: str | None = None
@@ -143,7 +145,7 @@ class Incoming:
             elif header['op'] == 'part':
                 self._writer.write(header, blobs, READ_LIMIT)
             elif header['op'] == 'complete':
-                self._complete(header['size'], header['sha256'])
+                return self._complete(header['size'], header['sha256']), []
         except OSError as error:
             if error.filename is None or error.filename == self._temporary:
                 error.filename = self._path
@@ -162,7 +164,7 @@ class Incoming:
             self._descriptor = os.open(self._path, flags, self._mode)
         else:
             self._open_temporary()
-        self._writer = transfer.PartWriter(self._descriptor)
+        self._writer = transfer.PartWriter(self._descriptor, self._digests)
 
     def _can_be_replaced(self) -> bool:
         """Whether another file can take this one's place unnoticed; else it is written in place, as sftp would."""
@@ -186,7 +188,7 @@ class Incoming:
             else:
                 os.close(descriptor)  # somebody took it for a stale one before it was locked
 
-    def _complete(self, size: int, digest: str) -> None:
+    def _complete(self, size: int, digest: str) -> dict[str, Any]:
         self._writer.finish()
         if self._writer.offset != size or self._writer.digest.hexdigest() != digest:
             raise ValueError(f'{self._path} did not arrive as it was sent')
@@ -200,6 +202,8 @@ class Incoming:
                 self._temporary = None
         if self._durable:
             _sync_directory(os.path.dirname(self._final))
+        digests = self._digests.hexdigests() if self._digests is not None else {}
+        return {'version': version_of(os.fstat(self._descriptor)), 'digests': digests} if digests else {}
 
     def _take_attributes(self) -> None:
         if self._replaced is None:
@@ -223,6 +227,8 @@ class Incoming:
     def discard(self) -> None:
         """Remove what is unfinished; may be called twice."""
         self.abandon()
+        if self._digests is not None:
+            self._digests.close()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

@@ -13,7 +13,9 @@ import errno
 import fcntl
 import hashlib
 import os
+import queue
 import stat
+import threading
 import zlib
 
 TYPE_CHECKING = False
@@ -34,6 +36,9 @@ _SAMPLES, _SAMPLE_SIZE, _SHRINKS = 4, 16 * 1024, 0.75
 LARGE = 8 << 20
 """Bytes from which on compressing is tried: below, it is over before a speed is known."""
 
+
+_AHEAD = 16
+"""Parts that may wait to be hashed."""
 
 _SET_PIPE_SIZE, _GET_PIPE_SIZE = 1031, 1032
 """Linux's; Python has names for them since 3.10 only, and other systems answer with an error."""
@@ -62,6 +67,57 @@ class StreamDigest:
     def hexdigest(self) -> str:
         """The digest of what was added so far."""
         return self._digest.hexdigest()
+
+
+class FileDigests:
+    """sha1 and md5 of a file's content, computed in a thread beside the one that has the content pass by.
+
+    They are what ansible-core's copy and fetch compute, which so need not read the file again. A hole ends it: to hash
+    its zeros here would cost as much.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[bytes | None] = queue.Queue(_AHEAD)
+        self._digests: dict[str, Any] = {}
+        for name in ('sha1', 'md5'):
+            try:
+                self._digests[name] = hashlib.new(name)
+            except ValueError:
+                pass  # a system that forbids it
+        self._thread = threading.Thread(target=self._run, name='svc-digest', daemon=True)
+        self._thread.start()
+        self._whole = True
+
+    def data(self, data: bytes) -> None:
+        """Add bytes, which are not changed afterwards; waits while too much is waiting."""
+        if self._whole:
+            self._queue.put(data)
+
+    def hole(self) -> None:
+        """There is a hole: nothing will be known."""
+        if self._whole:
+            self._whole = False
+            self._queue.put(None)
+
+    def close(self) -> None:
+        """Give up."""
+        self.hole()
+
+    def hexdigests(self) -> dict[str, str]:
+        """The digests by their names; none when there was a hole."""
+        if not self._whole:
+            return {}
+        self._whole = False
+        self._queue.put(None)
+        self._thread.join()
+        return {name: digest.hexdigest() for name, digest in self._digests.items()}
+
+    def _run(self) -> None:
+        data = self._queue.get()
+        while data is not None:
+            for digest in self._digests.values():
+                digest.update(data)
+            data = self._queue.get()
 
 
 class PartReader:
@@ -123,11 +179,12 @@ class PartReader:
 class PartWriter:
     """Writes parts to an open file; holes stay holes where the file is new and its file system has such."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, digests: FileDigests | None = None) -> None:
         self._descriptor = descriptor
         self._regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
         self.offset = 0
         self.digest = StreamDigest()
+        self._digests = digests
 
     def write(self, header: dict[str, Any], blobs: list[bytes], limit: int) -> None:
         """Write one part of at most `limit` bytes of data. Raises PartError, OSError."""
@@ -135,8 +192,12 @@ class PartWriter:
         if hole and self._regular:
             self.offset = os.lseek(self._descriptor, hole, os.SEEK_CUR)
             self.digest.hole(hole)
+            if self._digests is not None:
+                self._digests.hole()
         elif hole:
             raise PartError('a hole in something that is not a file')
+        if self._digests is not None and data:
+            self._digests.data(data)
         view = memoryview(data)
         self.digest.data(view)
         self.offset += len(view)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import pathlib
 import random
@@ -25,22 +26,29 @@ from ansible_mitogen_svc.controller.target import Target
 from ansible_mitogen_svc.services import file as file_service
 from ansible_mitogen_svc.services import flow
 from ansible_mitogen_svc.statistics import counters
+from ansible_mitogen_svc.wire.file_version import version_of
 from ansible_mitogen_svc.wire.transfer import PART
 
 Connect = Callable[[str], Target]
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
 
 
-def put(session: Session, target: Target, source: pathlib.Path, destination: pathlib.Path, mode: int = 0o644) -> int:
+def put(session: Session, target: Target, source: pathlib.Path, destination: pathlib.Path, mode: int = 0o644,
+        zygote: int = 0) -> int:
+    return int(put_known(session, target, source, destination, mode, zygote)["size"])
+
+
+def put_known(session: Session, target: Target, source: pathlib.Path, destination: pathlib.Path, mode: int = 0o644,
+              zygote: int = 0) -> dict[str, Any]:
     return session.move_file(
-        "put", context_id=target.context_id, source=str(source), destination=str(destination), mode=mode, zygote=0
+        "put", context_id=target.context_id, source=str(source), destination=str(destination), mode=mode, zygote=zygote
     )
 
 
 def fetch(session: Session, target: Target, source: pathlib.Path, destination: pathlib.Path) -> int:
-    return session.move_file(
+    return int(session.move_file(
         "fetch", context_id=target.context_id, source=str(source), destination=str(destination)
-    )
+    )["size"])
 
 
 @pytest.fixture
@@ -387,3 +395,60 @@ def sizes(agent: str, pipes: Sequence[int]) -> set[int]:
         with open(f"{agent}/{descriptor}", "rb" if os.lstat(f"{agent}/{descriptor}").st_mode & 0o400 else "wb") as pipe:
             found.add(fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ))
     return found
+
+
+def test_a_zygote_writes_a_file_as_an_agent_does(
+        session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path) -> None:
+    target = connect("one")
+    number = target.login_number
+    (place / "old").write_bytes(b"old")
+    (place / "old").chmod(0o600)
+    for name, mode in (("new", 0o640), ("old", 0o600)):
+        moved = put_known(session, target, large, place / name, 0o640, number)
+        assert moved == {"size": large.stat().st_size, "known": {}}
+        assert (place / name).read_bytes() == large.read_bytes()
+        assert (place / name).stat().st_mode & 0o777 == mode
+    assert sorted(os.listdir(place)) == ["new", "old"]
+    with pytest.raises(service.CallFailed, match="No such file or directory: .*/none"):
+        put(session, target, large, place / "none" / "x", zygote=number)
+    assert target.call(number, {"op": "ping"}, timeout=30).header["jobs"] == 0
+
+
+def test_what_a_zygote_has_not_finished_is_removed_with_it(
+        session: Session, connect: Connect, place: pathlib.Path) -> None:
+    target = connect("one")
+    number = target.login_number
+    begin = {"op": "receive", "transfer": 999, "path": str(place / "new"), "mode": 0o600}
+    target.call(number, begin, timeout=30)
+    target.call(number, {"op": "part", "transfer": 999}, [b"half"], timeout=30)
+    assert len(os.listdir(place)) == 1
+    session.disconnect(target)
+    deadline = time.monotonic() + 20
+    while os.listdir(place):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("direction", ["put", "fetch"])
+def test_digests_of_a_file_are_known_when_it_has_come(
+        session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path, direction: str) -> None:
+    there = place / "there"
+    if direction == "put":
+        known = put_known(session, connect("one"), large, there)["known"]
+    else:
+        known = session.move_file(
+            "fetch", context_id=connect("one").context_id, source=str(large), destination=str(there))["known"]
+    data = large.read_bytes()
+    assert known["digests"] == {name: hashlib.new(name, data).hexdigest() for name in ("sha1", "md5")}
+    assert known["version"] == version_of(there.stat())
+    there.write_bytes(data)
+    assert known["version"] != version_of(there.stat())
+
+
+def test_digests_of_a_file_with_holes_are_not_computed(
+        session: Session, connect: Connect, tmp_path: pathlib.Path, place: pathlib.Path) -> None:
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(4 << 20)
+        file.seek(0, os.SEEK_END)
+        file.write(b"end")
+    assert put_known(session, connect("one"), tmp_path / "sparse", place / "there")["known"] == {}

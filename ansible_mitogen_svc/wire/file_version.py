@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""What tells one content of a file from another without reading it. Used wherever something is known of a file."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+
+
+def version_of(status: os.stat_result) -> list[int]:
+    """Where a file is, its size, and when it was written to (nanoseconds)."""
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
