@@ -301,8 +301,7 @@ class AcceleratedAction(_Core):
 
     def _transfer_data(self, remote_path: Any, data: Any) -> Any:
         data = self._svc_whole(data)
-        directory = self._connection.svc_directory
-        if self._connection.svc_target() is None or directory is not None and not directory.has(remote_path):
+        if self._connection.svc_target() is None or not self._connection.svc_is_temporary(remote_path):
             return super()._transfer_data(remote_path, data)
         if isinstance(data, str):
             data = data.encode(errors="surrogateescape")

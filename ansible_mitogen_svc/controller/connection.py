@@ -165,6 +165,11 @@ class AcceleratedConnection(ReachingConnection):
             mode = self.svc_new_mode(os.fstat(file.fileno()).st_mode)
             self._svc_guard(lambda: file_transfer.put(self, target, file, to_text(out_path), mode))
 
+    def svc_is_temporary(self, path: str) -> bool:
+        """Whether `path` is in the task's temporary directory: what is written there is for a job to come."""
+        directory = self._shell.tmpdir
+        return bool(directory) and path.startswith(f"{directory.rstrip('/')}/")
+
     def svc_new_mode(self, mode: int) -> int:
         """What a file that is put gets as its mode: over ssh (sftp) that of the file here, else the default."""
         return mode & 0o777 if self.svc_transport.keeps_modes else 0o666

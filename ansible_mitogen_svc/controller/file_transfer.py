@@ -2,8 +2,8 @@
 # Copyright: The ansible_mitogen_svc authors
 """Files between the controller and a target, for the connection plugins' `put_file` and `fetch_file`.
 
-Called in a task worker. A small file is a step that travels with the task's next job; larger ones are the
-FileService's to move (services/file.py).
+Called in a task worker. A small file for the task's temporary directory is a step that travels with the next job;
+others are the FileService's to move (services/file.py): nothing may come after them.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class Carrier(Protocol):
     def svc_flush(self) -> None:
         """Carry out waiting steps."""
 
+    def svc_is_temporary(self, path: str) -> bool:
+        """Whether a file there is for a job that is still to come."""
+
 
 def put(carrier: Carrier, target: Target, file: IO[bytes], out_path: str, mode: int) -> None:
     """Copy an open file of the controller to `out_path`, as the login user; or as who owns the temporary directory.
@@ -54,7 +57,7 @@ def put(carrier: Carrier, target: Target, file: IO[bytes], out_path: str, mode: 
     size = os.fstat(file.fileno()).st_size
     owner = carrier.svc_directory
     own = owner is not None and owner.has(out_path)
-    if size > SMALL or owner is not None and not own:
+    if size > SMALL or not carrier.svc_is_temporary(out_path):
         carrier.svc_flush()
         zygote = owner.zygote.number if owner is not None and own else AGENT
         moved = _moved(target, "put", source=source, destination=out_path, mode=mode, zygote=zygote)
