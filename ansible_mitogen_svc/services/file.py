@@ -120,7 +120,7 @@ class FileService(service.Service):
         """
         path = os.path.realpath(os.fsencode(destination))
         descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or b".", prefix=b".svc-fetch-")
-        digests = transfer.FileDigests()
+        digests, sync = transfer.FileDigests(), transfer.EarlySync(descriptor)
         try:
             with open(descriptor, "wb", buffering=0) as file, self._transfer(context_id, source) as course:
                 found = course.begin({"op": "send", "path": source}).header
@@ -130,11 +130,13 @@ class FileService(service.Service):
                 course.pull(writer, size)
                 writer.finish()
                 os.fchmod(file.fileno(), _mode_of(path))
+                sync.finish()
                 os.fsync(file.fileno())
                 known = {"version": version_of(os.fstat(file.fileno())), "digests": digests.hexdigests()}
             os.replace(temporary, path)
         except BaseException:
             digests.close()
+            sync.close()
             os.unlink(temporary)
             raise
         return {"size": writer.offset, "known": known}

@@ -130,6 +130,7 @@ class Incoming:
         self._mode = header['mode']
         self._durable = header.get('durable', True)
         self._digests = transfer.FileDigests() if header.get('digests') else None
+        self._sync: transfer.EarlySync | None = None
         self._lock = threading.Lock()
         self._descriptor = -1
         self._temporary: str | None = None
@@ -164,6 +165,8 @@ class Incoming:
             self._descriptor = os.open(self._path, flags, self._mode)
         else:
             self._open_temporary()
+        if self._durable and self._temporary is not None:
+            self._sync = transfer.EarlySync(self._descriptor)
         self._writer = transfer.PartWriter(self._descriptor, self._digests)
 
     def _can_be_replaced(self) -> bool:
@@ -194,6 +197,8 @@ class Incoming:
             raise ValueError(f'{self._path} did not arrive as it was sent')
         if self._temporary is not None:
             self._take_attributes()
+        if self._sync is not None:
+            self._sync.finish()
         if self._durable:
             os.fsync(self._descriptor)
         with self._lock:
@@ -227,8 +232,9 @@ class Incoming:
     def discard(self) -> None:
         """Remove what is unfinished; may be called twice."""
         self.abandon()
-        if self._digests is not None:
-            self._digests.close()
+        for beside in (self._digests, self._sync):
+            if beside is not None:
+                beside.close()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

@@ -37,6 +37,9 @@ LARGE = 8 << 20
 """Bytes from which on compressing is tried: below, it is over before a speed is known."""
 
 
+_SYNC_INTERVAL = 0.2
+"""Seconds between two times that what was written is sent to the disk."""
+
 _AHEAD = 16
 """Parts that may wait to be hashed."""
 
@@ -118,6 +121,40 @@ class FileDigests:
             for digest in self._digests.values():
                 digest.update(data)
             data = self._queue.get()
+
+
+class EarlySync:
+    """Has what is written to a file go to its disk while more of it comes, so that little is left for the end."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = os.dup(descriptor)
+        self._over = threading.Event()
+        self._failure: OSError | None = None
+        self._thread = threading.Thread(target=self._run, name='svc-sync', daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        sync = getattr(os, 'fdatasync', os.fsync)
+        try:
+            while not self._over.wait(_SYNC_INTERVAL):
+                sync(self._descriptor)
+        except OSError as error:
+            # Linux tells each failure once.
+            self._failure = error
+        finally:
+            os.close(self._descriptor)
+
+    def close(self) -> None:
+        """Let go of the file, when what was begun has ended."""
+        self._over.set()
+        self._thread.join()
+
+    def finish(self) -> None:
+        """As `close`. Raises OSError: something could not be written."""
+        self.close()
+        failure, self._failure = self._failure, None
+        if failure is not None and failure.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):
+            raise failure
 
 
 class PartReader:

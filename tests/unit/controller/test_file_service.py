@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -27,7 +28,7 @@ from ansible_mitogen_svc.services import file as file_service
 from ansible_mitogen_svc.services import flow
 from ansible_mitogen_svc.statistics import counters
 from ansible_mitogen_svc.wire.file_version import version_of
-from ansible_mitogen_svc.wire.transfer import PART
+from ansible_mitogen_svc.wire.transfer import PART, EarlySync
 
 Connect = Callable[[str], Target]
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
@@ -452,3 +453,32 @@ def test_digests_of_a_file_with_holes_are_not_computed(
         file.seek(0, os.SEEK_END)
         file.write(b"end")
     assert put_known(session, connect("one"), tmp_path / "sparse", place / "there")["known"] == {}
+
+
+def test_a_file_goes_to_its_disk_while_it_comes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    with open(tmp_path / "file", "wb", buffering=0) as file:
+        sync = EarlySync(file.fileno())
+        file.write(b"some of it")
+        deadline = time.monotonic() + 20
+        while not synced:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        sync.finish()
+    assert synced[0] == len(b"some of it")
+
+
+def test_a_disk_that_fails_early_fails_the_transfer(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = threading.Event()
+
+    def fail(descriptor: int) -> None:
+        failed.set()
+        raise OSError(errno.EIO, "disk")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with open(tmp_path / "file", "wb", buffering=0) as file:
+        sync = EarlySync(file.fileno())
+        assert failed.wait(20)
+        with pytest.raises(OSError, match="disk"):
+            sync.finish()
