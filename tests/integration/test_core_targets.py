@@ -22,11 +22,10 @@ pytestmark = [
 #: Targets for a host by ssh; the first ones are quick, and go through as many parts as possible.
 BY_SSH = ('async_extra_data', 'become', 'old_style_modules_posix', 'remote_tmp')
 BY_SSH_LONG = (
-    'add_host', 'ansiballz_python', 'assemble', 'async', 'async_fail', 'become_su', 'become_sudo', 'binary',
-    'blockinfile', 'command_shell', 'copy', 'embedded_module', 'environment', 'fetch', 'file', 'find', 'getent',
-    'group', 'group_by', 'include_vars', 'interpreter_discovery_python', 'known_hosts', 'lineinfile',
-    'module_utils', 'ping', 'raw', 'replace', 'script', 'service_facts', 'slurp', 'split', 'stat', 'tempfile',
-    'user', 'wait_for_connection',
+    'add_host', 'assemble', 'async', 'async_fail', 'become_su', 'binary', 'blockinfile', 'command_shell', 'copy',
+    'embedded_module', 'environment', 'file', 'find', 'getent', 'group_by', 'include_vars',
+    'interpreter_discovery_python', 'known_hosts', 'lineinfile', 'module_utils', 'ping', 'raw', 'replace', 'script',
+    'service_facts', 'slurp', 'split', 'stat', 'tempfile', 'user', 'wait_for_connection',
 )
 #: Targets about the controller; the connection is local.
 HERE = ('register', 'task_ordering')
@@ -35,9 +34,9 @@ HERE_LONG = (
     'error_from_connection', 'failed_when', 'gathering', 'handlers', 'hosts_field', 'ignore_errors',
     'ignore_unreachable', 'include_import', 'includes', 'includes_race', 'keyword_inheritance', 'loop-connection',
     'loop-until', 'loop_control', 'loops', 'meta_tasks', 'module_defaults', 'module_no_log', 'module_precedence',
-    'module_tracebacks', 'no_log', 'omit', 'order', 'roles', 'run_modules', 'set_fact', 'set_stats', 'strategy_linear',
-    'task-args', 'task-timeout', 'tasks', 'throttle', 'undefined', 'unexpected_executor_exception', 'until',
-    'var_precedence', 'want_json_modules_posix',
+    'module_tracebacks', 'no_log', 'omit', 'order', 'roles', 'run_modules', 'set_fact', 'set_stats',
+    'strategy_linear', 'task-args', 'task-timeout', 'tasks', 'throttle', 'undefined',
+    'unexpected_executor_exception', 'until', 'var_precedence', 'want_json_modules_posix',
 )
 
 
