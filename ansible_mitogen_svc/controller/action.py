@@ -260,7 +260,7 @@ class AcceleratedAction(_Core):
         path = str(shell.join_path(parent, shell._generate_temp_dir_name(), ""))
         steps = Steps()
         steps.add(self._svc_tmpdir_step(), path, 0o700)
-        connection.svc_job = Job(interpreter, steps=steps)
+        connection.svc_job, connection.svc_make_directory = Job(interpreter, steps=steps), None
         try:
             made = super()._low_level_execute_command(f"{interpreter} {zygote_arguments()}", sudoable=True)
         except InterpreterFailed:

@@ -239,7 +239,7 @@ class AcceleratedConnection(ReachingConnection):
 
     def _svc_run_in_zygote(self, target: Target, job: Job, zygote: Zygote, executable: str) -> Outcome:
         if job.steps is not None:
-            return self._svc_have_directory_made(target, zygote, job.steps)
+            return self._svc_have_directory_made(target, zygote, job)
         if job.payload is not None:
             header, blobs = self._svc_module_header(target, zygote, job.payload, executable), [job.payload.parameters]
         else:
@@ -387,14 +387,16 @@ class AcceleratedConnection(ReachingConnection):
         assert zygote is not None
         return zygote
 
-    def _svc_have_directory_made(self, target: Target, zygote: Zygote, steps: Steps) -> Outcome:
+    def _svc_have_directory_made(self, target: Target, zygote: Zygote, job: Job) -> Outcome:
         """Have a become user make a temporary directory of its own; the outcome is that of a command."""
-        made, _ = steps.take(first_blob=0)
+        assert job.steps is not None
+        steps, _ = job.steps.take(first_blob=0)
+        job.steps.steps = list(steps)  # for another zygote, when this one must not be used any more
         try:
-            target.run(zygote, {"op": "steps", "steps": made}, [])
-        except JobRefused as error:
+            self.svc_call(target, zygote, {"op": "steps", "steps": steps, "anew": job.anew}, [])
+        except AnsibleError as error:
             return 1, b"", str(error).encode()
-        self.svc_directory = OwnDirectory(str(made[0][1]), zygote)
+        self.svc_directory = OwnDirectory(str(steps[0][1]), zygote)
         return 0, b"", b""
 
     def svc_retire_user(self, user: str) -> None:

@@ -142,8 +142,7 @@ class Jobs:
                 del self._running[id(job)]
                 raise
             return True
-        if nurseries.interpreter() != self._interpreter:
-            raise InterpreterChanged(f'{sys.executable} was replaced since this zygote started')
+        self.check_interpreter()
         bundle = self.catalogue.find(job.header['manifest'])
         if bundle is None:
             return False
@@ -178,6 +177,11 @@ class Jobs:
             self._came_back = True
         else:
             self._reply(job.call_id, *(pair.joined(header, blobs) if pair is not None else (header, blobs)))
+
+    def check_interpreter(self) -> None:
+        """Raise InterpreterChanged when a new zygote would not run what this one runs."""
+        if nurseries.interpreter() != self._interpreter:
+            raise InterpreterChanged(f'{sys.executable} was replaced since this zygote started')
 
     def job_ended(self, slot: Slot, status: int | None) -> None:
         """Answer a job whose child answered, exited, or was lost."""

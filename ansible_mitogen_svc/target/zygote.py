@@ -148,17 +148,24 @@ class Zygote:
         self._reply(call_id, {})
 
     def _run(self, call_id: int, header: dict[str, Any], payload: bytes, pair: Pair | None = None) -> None:
+        self._check_account(header)
+        self._directories.note(header.get('steps') or ())
+        self._jobs.add(call_id, header, payload, pair)
+
+    def _check_account(self, header: dict[str, Any]) -> None:
         changed = self._account.changed() if header.get('anew') else ''
         if changed:
             raise AccountChanged(f'{changed} changed since this zygote was started by a become command')
-        self._directories.note(header.get('steps') or ())
-        self._jobs.add(call_id, header, payload, pair)
 
     def _pair(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
         first, second = frames.unpack_payload(payload)[1]
         self._run(call_id, frames.unpack_header(first), first, Pair(header['when'], second))
 
     def _steps(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
+        self._check_account(header)
+        if header.get('anew'):
+            # They are for a job that could not run here: better now than when there are files already.
+            self._jobs.check_interpreter()
         self._directories.note(header['steps'])
         steps.run_steps(header['steps'], frames.unpack_payload(payload)[1])
         self._reply(call_id, {})

@@ -124,3 +124,22 @@ def test_an_identity_that_cannot_be_had_is_refused_in_cores_words(play: Play, ro
     assert core.returncode == ours.returncode
     assert [(record['event'], record['result'].get('msg')) for record in core.results if record['event'] == 'failed'] \
         == [(record['event'], record['result'].get('msg')) for record in ours.results if record['event'] == 'failed']
+
+
+CHANGES = """
+- hosts: beta
+  gather_facts: false
+  tasks:
+    - {name: before, copy: {content: one, dest: /home/app/one}, become: true, become_user: app}
+    - {name: another group, user: {name: app, groups: batch, append: true}, become: true}
+    - {name: after, copy: {content: two, dest: /home/app/two, group: batch}, become: true, become_user: app}
+"""
+
+
+def test_a_change_of_the_account_between_two_files_is_seen_by_the_second(
+        runner: Runner, root_host: Host, tmp_path: pathlib.Path) -> None:
+    playbook = tmp_path / 'playbook.yml'
+    playbook.write_text(CHANGES)
+    done = runner.run(playbook, inventory(root_host, root_host), OURS)
+    assert done.returncode == 0, done.tail()
+    assert root_host.shell('stat -c "%U %G" /home/app/two').split() == ['app', 'batch']
