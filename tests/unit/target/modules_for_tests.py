@@ -42,8 +42,8 @@ def main():
     sys.exit(0)
 ''',
     'sees_imports': '''
-seen = [name for name in ('glob', 'colorsys') if name in sys.modules]
-import glob, colorsys
+seen = [name for name in ('filecmp', 'colorsys') if name in sys.modules]
+import filecmp, colorsys
 def main():
     AnsibleModule({}).exit_json(seen=seen)
 ''',

@@ -267,7 +267,7 @@ def test_what_a_module_imports_of_the_standard_library_is_there_for_its_next_run
             seen.append(json.loads(zygote.run(module).blobs[0])['seen'])
             time.sleep(0.2)
         # colorsys is a module of which nobody has said that importing it is quiet
-        assert (seen[0], seen[-1]) == ([], ['glob']), seen
+        assert (seen[0], seen[-1]) == ([], ['filecmp']), seen
 
 
 def test_a_new_locale_is_known_to_the_next_job(pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
