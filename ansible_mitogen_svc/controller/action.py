@@ -28,10 +28,11 @@ from ansible.utils.display import Display
 from ansible_mitogen_svc.controller.compat import fetched_files, zip_references
 from ansible_mitogen_svc.controller.compat.copy_action import is_core_copy
 from ansible_mitogen_svc.controller.compat.remote_stat import LeanStatAction, reads_little_of_stat
-from ansible_mitogen_svc.controller.connection import AcceleratedConnection, Job
+from ansible_mitogen_svc.controller.connection import AcceleratedConnection
 from ansible_mitogen_svc.controller.identity import InterpreterFailed
 from ansible_mitogen_svc.controller.one_trip import OneTripCopyAction
 from ansible_mitogen_svc.controller.payload import NotSplit, Payload
+from ansible_mitogen_svc.controller.running import Job
 from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.steps import Steps
 from ansible_mitogen_svc.controller.tree_copy import TreeCopyAction

@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""The mixin in front of core's connection plugins, and what a task has under way on its connection.
+"""The mixin in front of core's connection plugins: what core calls, and where it goes.
 
 Lives in a task worker (thread or forked process), one object per task, as core makes them. The class of a connection is
-the plugin's own with `AcceleratedConnection` in front (`accelerated`), so options, names and everything not said
-here are core's.
+the plugin's own with `AcceleratedConnection` in front (`accelerated`), so options, names and everything not said here
+are core's. Its lower halves are running.py (jobs and steps) and reach.py (the target).
 
 Theory of operation
 1. The action mixin says what a command is (`Job`: a module run, or a shell snippet that needs no terminal), then lets
    core compose it; the composed command arrives at `exec_command`, like any other.
-2. A module run goes to the zygote of the command's identity; a snippet to the login zygote, run by the login shell
-   as sshd
-   would. Everything else, and everything on a target where no agent can run, goes to core's own `exec_command`.
-3. Steps (make a directory, write a file, change its mode) that nobody waits for are collected and travel with the next
-   job, before it. Whatever needs them earlier calls `flush`.
+2. A module run goes to the zygote of the command's identity; a snippet to the login zygote, run by the login shell as
+   sshd would. Everything else, and everything on a target where no agent can run, goes to core's own `exec_command`.
 """
 
 from __future__ import annotations
@@ -21,91 +18,26 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import Hashable
+from typing import Any, cast
 
 from ansible import constants
-from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller import file_transfer, transport
-from ansible_mitogen_svc.controller import identity as identities
 from ansible_mitogen_svc.controller.compat.session_isolation import workers_are_isolated
-from ansible_mitogen_svc.controller.escalation import EscalationRefused
 from ansible_mitogen_svc.controller.local_command import own_session
-from ansible_mitogen_svc.controller.pair import HeldRun, NotSent, Sequel
-from ansible_mitogen_svc.controller.payload import Payload
-from ansible_mitogen_svc.controller.reach import ReachingConnection
+from ansible_mitogen_svc.controller.pair import NotSent
+from ansible_mitogen_svc.controller.running import Outcome, RunningConnection
 from ansible_mitogen_svc.controller.session import session_lifecycle
-from ansible_mitogen_svc.controller.steps import OwnDirectory, Steps, makes_directory
-from ansible_mitogen_svc.controller.target import AGENT, LOGIN, Before, Target, Zygote
-from ansible_mitogen_svc.services.answers import Answer, JobRefused, ZygoteGone, ZygoteLost
-from ansible_mitogen_svc.services.link import TargetLost
-from ansible_mitogen_svc.statistics import counters
+from ansible_mitogen_svc.controller.steps import Steps
 
 display = Display()
-#: Seconds that zygotes may take to end.
-RETIRE_TIMEOUT = 10.0
-T = TypeVar("T")
-#: Exit status, standard output, standard error.
-Outcome = tuple[int, bytes, bytes]
 
 
-class Batch(Protocol):
-    """Further runs of a job's module; see tree_copy.py."""
-
-    def pack(self, first_blob: int) -> tuple[list[dict[str, Any]], list[bytes]]:
-        """The header's `items`, and their blobs."""
-
-    def take(self, answer: Outcome) -> Outcome:
-        """Keep what became of the items, and return the outcome of the job's own run."""
-
-
-@dataclass
-class Job:
-    """What the command is that core is about to compose.
-
-    Attributes:
-        interpreter: what runs the identity's zygote, as core names it; the composed command then only serves to find or
-            start that zygote. Empty: the composed command itself is what shall run, in the login user's shell.
-        environment: variables of the ``environment`` keyword.
-        payload: a module run.
-        argv: without a payload, the command to run in the zygote.
-        stdin: its input.
-        steps: with an interpreter and nothing to run, the steps that its zygote shall do.
-        batch: further runs of the payload's module.
-        outcome: that of a run which was made already, with another job's batch.
-        sequel: a run that may follow at once.
-        anew: by a become command, which may make another process now than it did before.
-    """
-
-    interpreter: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    payload: Payload | None = None
-    argv: tuple[str, ...] = ()
-    stdin: bytes | None = None
-    steps: Steps | None = None
-    batch: Batch | None = None
-    outcome: Outcome | None = None
-    sequel: Sequel | None = None
-    anew: bool = False
-
-
-class AcceleratedConnection(ReachingConnection):
+class AcceleratedConnection(RunningConnection):
     """Mixin; see the module. `svc` names are ours, all others core's."""
-
-    svc_job: Job | None
-    svc_steps: Steps
-    #: Core's own way to make the task's temporary directory, when a step is to make it.
-    svc_make_directory: Callable[[], Any] | None
-    #: The task's temporary directory, when it is the become user's own.
-    svc_directory: OwnDirectory | None
-    #: Large files that were put for the next module: `path`, and what the FileService's `put` says is known.
-    svc_known_files: list[dict[str, Any]]
-    #: A run that waits for its second to be composed.
-    svc_held_run: HeldRun | None
 
     # -- core's interface
 
@@ -194,232 +126,6 @@ class AcceleratedConnection(ReachingConnection):
         command, and looks for keys of its own: no place for a zygote's frames.
         """
         return bool(getattr(self.become, "require_tty", False))
-
-    # -- jobs
-
-    def _svc_wrapped(self, command: str) -> bool:
-        become = self.become
-        return become is not None and bool(become._id) and become._id in command
-
-    def _svc_guard(self, function: Callable[[], T]) -> T:
-        """Run something on the target; what can go wrong there becomes core's exception for an unreachable host."""
-        try:
-            return function()
-        except TargetLost:
-            ended = session_lifecycle.current().explain_end(self.svc_last_target)
-            raise AnsibleConnectionFailure(
-                f"The connection to {self.svc_name} was lost while the task ran: {ended}. The next task connects again."
-            ) from None
-        except ZygoteLost as error:
-            raise AnsibleConnectionFailure(
-                f"The task's result from {self.svc_name} was lost: {error}. The next task starts another one."
-            ) from None
-
-    def _svc_run_in_identity(self, target: Target, job: Job, command: str) -> Outcome:
-        job.anew = self._svc_wrapped(command)
-        try:
-            zygote, executable = self._svc_zygote(target, job, command)
-            try:
-                return self._svc_run_in_zygote(target, job, zygote, executable)
-            except ZygoteGone:
-                if self.svc_directory is not None:
-                    raise  # the directory went with it
-                # Retired, killed, or not what would be started now.
-                return self._svc_run_in_another_zygote(job, command)
-        except identities.NotBecome as error:
-            counters.add("module_runs", "cold", "identity did not start")
-            return error.rc if error.rc is not None else 1, error.stdout, error.stderr
-
-    def _svc_run_in_another_zygote(self, job: Job, command: str) -> Outcome:
-        target = self.svc_target()
-        if target is None:
-            reason = self.svc_unavailable
-            raise AnsibleConnectionFailure(f"No agent can be started on {self.svc_name} any more: {reason}")
-        return self._svc_run_in_zygote(target, job, *self._svc_zygote(target, job, command))
-
-    def _svc_run_in_zygote(self, target: Target, job: Job, zygote: Zygote, executable: str) -> Outcome:
-        if job.steps is not None:
-            return self._svc_have_directory_made(target, zygote, job)
-        if job.payload is not None:
-            header, blobs = self._svc_module_header(target, zygote, job.payload, executable), [job.payload.parameters]
-        else:
-            header, blobs = {"op": "execute", "argv": list(job.argv)}, [job.stdin or b""]
-        if job.batch is not None:
-            header["items"], more = job.batch.pack(len(blobs))
-            blobs += more
-        if job.anew:
-            header["anew"] = True
-        header["environment"] = {name: str(value) for name, value in job.environment.items()}
-        answer = self._svc_send(target, job, zygote, header, blobs)
-        if job.payload is not None:
-            counters.add("module_runs", "zygote", "zygote")
-        return _outcome(answer) if job.batch is None else job.batch.take(_outcome(answer))
-
-    def _svc_send(self, target: Target, job: Job, zygote: Zygote, header: dict[str, Any], blobs: list[bytes]) -> Answer:
-        """Run a job; as the second of a pair, or with a second, when that is what it is."""
-        header.update(cwd=to_text(self.cwd) if getattr(self, "cwd", None) else None, umask=None, steps=[])
-        held, self.svc_held_run = self.svc_held_run, None
-        if held is not None:
-            return held.send(self.svc_call, zygote, header, blobs, self.svc_steps)
-        sequel, job.sequel = job.sequel, None
-        if sequel is None:
-            return self._svc_call_with_steps(target, zygote, header, blobs)
-        writer = self._svc_writer(target).number
-        held = self.svc_held_run = HeldRun(target, zygote, header, blobs, self.svc_steps, writer, sequel.condition)
-        self.svc_steps = Steps()
-        try:
-            sequel.compose()
-        finally:
-            self.svc_held_run, self.svc_steps = None, held.steps_left()
-        return held.outcome() or self._svc_call_with_steps(target, zygote, header, blobs)
-
-    def _svc_module_header(self, target: Target, zygote: Zygote, payload: Payload, executable: str) -> dict[str, Any]:
-        target.ensure_code(zygote, payload.manifest)
-        known, self.svc_known_files = self.svc_known_files, []
-        display.vvv(f"RUN {payload.module} in zygote {zygote.number} ({executable})", host=self.svc_name)
-        return {
-            "op": "run",
-            "manifest": payload.manifest.id,
-            "module": payload.module,
-            "arguments": payload.arguments,
-            "rlimit_nofile": payload.rlimit_nofile,
-            "executable": executable,
-            "known_files": known,
-        }
-
-    def _svc_call_with_steps(
-        self, target: Target, zygote: Zygote, header: dict[str, Any], blobs: list[bytes]
-    ) -> Answer:
-        """`svc_call` for a job, after the steps that wait."""
-        writer = self._svc_writer(target).number
-        if zygote.number != writer:
-            # Two zygotes are not ordered with one another but by the agent.
-            return self.svc_call(target, zygote, header, blobs, before=self.svc_steps.before(writer))
-        waiting = self.svc_steps.copy()
-        header["steps"], data = self.svc_steps.take(first_blob=len(blobs))
-        try:
-            return self.svc_call(target, zygote, header, [*blobs, *data])
-        except ZygoteGone:
-            self.svc_steps = waiting
-            raise
-
-    def _svc_zygote(self, target: Target, job: Job, command: str) -> tuple[Zygote, str]:
-        become, seconds = self.become, self._svc_become_timeout()
-        shell = getattr(self._shell, "executable", None) or self._play_context.executable or ""
-        identity = identities.identify(command, job.interpreter, become, seconds, str(shell))
-        try:
-            return identities.zygote_for(target, identity, self.svc_transport.shell(target.hello))
-        except EscalationRefused as refused:
-            raise self.svc_transport.refused(self, refused, identity.timeout) from None
-
-    def _svc_become_timeout(self) -> float:
-        """Seconds that core waits for a become prompt: 2 more than the connection's timeout (ssh plugin)."""
-        try:
-            return 2.0 + float(self.get_option("timeout"))
-        except (KeyError, TypeError, ValueError):
-            return 12.0
-
-    def svc_call(
-        self,
-        target: Target,
-        zygote: Zygote,
-        header: Mapping[str, Any],
-        blobs: Sequence[bytes],
-        before: Before | None = None,
-        pair: tuple[Mapping[str, Any], bytes] | None = None,
-    ) -> Answer:
-        try:
-            return target.run(zygote, header, blobs, before, pair)
-        except ZygoteLost as lost:
-            self._svc_give_up(target, before[0] if lost.first and before is not None else zygote.number)
-            raise
-        except JobRefused as error:
-            if error.kind in ("InterpreterChanged", "AccountChanged"):  # nothing was started
-                self._svc_give_up(target, zygote.number)
-                raise ZygoteGone(str(error)) from None
-            if makes_directory(error.failed_step, header, before):
-                self._svc_explain_directory()
-            raise AnsibleError(f"The task could not be started on {self.svc_name}: {error}") from error
-
-    def _svc_explain_directory(self) -> None:
-        """Let core try to make the temporary directory that could not be made: its exception has its words."""
-        make, self.svc_make_directory = self.svc_make_directory, None
-        if make is not None:
-            make()
-
-    @staticmethod
-    def _svc_give_up(target: Target, number: int) -> None:
-        """A zygote is of no more use."""
-        if number == target.login_number:
-            # Without it there is nothing to write files or run snippets with: the whole target starts again.
-            session_lifecycle.current().disconnect(target)
-        else:
-            target.forget_zygote(number)
-            target.cast(AGENT, {"op": "replace", "zygote": number})
-
-    def _svc_execute(self, target: Target, command: str, in_data: bytes | None) -> Outcome:
-        zygote = target.zygote(LOGIN)
-        assert zygote is not None
-        display.vvv(f"EXEC {command}", host=self.svc_name)
-        argv = [self.svc_transport.shell(target.hello), "-c", command]
-        header: dict[str, Any] = {"op": "execute", "argv": argv, "environment": {}}
-        return _outcome(self._svc_send(target, Job(), zygote, header, [in_data or b""]))
-
-    def svc_flush(self) -> None:
-        """Carry out the steps that are still waiting, now.
-
-        :raises AnsibleConnectionFailure: one of them failed.
-        """
-        if not self.svc_steps.steps:
-            return
-        target = self.svc_target()
-        if target is None:
-            raise AnsibleConnectionFailure(f"The connection to {self.svc_name} was lost with files under way.")
-        zygote = self._svc_writer(target)
-        steps, blobs = self.svc_steps.take(first_blob=0)
-        self._svc_guard(lambda: self.svc_call(target, zygote, {"op": "steps", "steps": steps}, blobs))
-
-    def _svc_writer(self, target: Target) -> Zygote:
-        """Who does the steps."""
-        if self.svc_directory is not None:
-            return self.svc_directory.zygote
-        zygote = target.zygote(LOGIN)
-        assert zygote is not None
-        return zygote
-
-    def _svc_have_directory_made(self, target: Target, zygote: Zygote, job: Job) -> Outcome:
-        """Have a become user make a temporary directory of its own; the outcome is that of a command."""
-        assert job.steps is not None
-        steps, _ = job.steps.take(first_blob=0)
-        job.steps.steps = list(steps)  # for another zygote, when this one must not be used any more
-        try:
-            self.svc_call(target, zygote, {"op": "steps", "steps": steps, "anew": job.anew}, [])
-        except AnsibleError as error:
-            return 1, b"", str(error).encode()
-        self.svc_directory = OwnDirectory(str(steps[0][1]), zygote)
-        return 0, b"", b""
-
-    def svc_retire_user(self, user: str) -> None:
-        """An account is about to be removed from the target: none of our processes may stand in the way."""
-        target = self.svc_target()
-        if target is not None:
-            self._svc_guard(lambda: target.call(AGENT, {"op": "retire_user", "user": user}, timeout=RETIRE_TIMEOUT))
-
-    def svc_cast(self, *step: Any) -> None:
-        """Carry out one step without waiting; it is done before whatever is sent to the target next."""
-        target = self.svc_target()
-        if target is not None:
-            target.cast(self._svc_writer(target).number, {"op": "steps", "steps": [list(step)]})
-
-
-def _outcome(answer: Answer) -> Outcome:
-    """rc, stdout and stderr as a shell would give them for the job."""
-    stdout, stderr = answer.blobs
-    signal = answer.header.get("signal")
-    if signal:
-        stderr += b"\nThe process was killed by signal %d%s.\n" % (signal, b" (out of memory?)" if signal == 9 else b"")
-        return 128 + int(signal), stdout, stderr
-    return int(answer.header["rc"]), stdout, stderr
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from streams import differences
 
-from tests.integration.workers.conftest import OURS, Lab, forced, where_workers_are_chosen
+from tests.integration.workers.conftest import OURS, Lab, Run, forced, where_workers_are_chosen
 
 pytestmark = pytest.mark.timeout(300)
 LINEAR = OURS + "linear"
@@ -23,29 +23,26 @@ PLUGINS = {
 }
 
 
+def with_a_task_after(lab: Lab, hosts: int, misbehaves: str) -> Run:
+    """A run of a task that misbehaves, in threads, and of one after it."""
+    first = f"    - {{name: first, misbehaves: {{how: {misbehaves}}}}}\n"
+    play = lab.write(HEAD + first + "    - {name: after, debug: {msg: here}}\n")
+    return lab.run(play, LINEAR, hosts=hosts, forks=hosts, **SAFE, **PLUGINS)
+
+
 @where_workers_are_chosen
 def test_an_action_that_exits_fails_its_own_task_only(lab: Lab) -> None:
-    play = lab.write(
-        HEAD
-        + "    - {name: exits, misbehaves: {how: \"{{ 'exit' if n == 1 else 'nothing' }}\"}}\n"
-        + "    - {name: after, debug: {msg: here}}\n"
-    )
-    run = lab.run(play, LINEAR, hosts=3, forks=3, **SAFE, **PLUGINS)
-    assert "SystemExit" in run.results("exits", "v2_runner_on_failed")["h01"]["msg"]
+    run = with_a_task_after(lab, 3, "\"{{ 'exit' if n == 1 else 'nothing' }}\"")
+    assert "SystemExit" in run.results("first", "v2_runner_on_failed")["h01"]["msg"]
     assert set(run.results("after")) == {"h02", "h03"}
     assert forced or "thread" in run.tasks
 
 
 @where_workers_are_chosen
 def test_a_fault_of_the_worker_layer_fails_its_task_only(lab: Lab) -> None:
-    play = lab.write(
-        HEAD
-        + "    - {name: breaks, misbehaves: {how: break the worker}, ignore_errors: true}\n"
-        + "    - {name: after, debug: {msg: here}}\n"
-    )
-    run = lab.run(play, LINEAR, hosts=1, forks=1, **SAFE, **PLUGINS)
-    assert "a fault of the worker layer" in run.results("breaks", "v2_runner_on_failed")["h01"]["msg"]
-    assert set(run.results("after")) == {"h01"} and run.returncode == 0
+    run = with_a_task_after(lab, 1, "break the worker")
+    assert "a fault of the worker layer" in run.results("first", "v2_runner_on_failed")["h01"]["msg"]
+    assert run.returncode == 2 and not run.results("after")
 
 
 def test_stray_prints_are_shown_as_a_warning_in_the_words_of_core(lab: Lab) -> None:
