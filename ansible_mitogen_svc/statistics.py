@@ -25,7 +25,7 @@ _TOTALS = (
     ("identities", ("started", "recycled")),
     ("connections", ("opened", "reused", "lost", "failed")),
     ("module_cache", ("hits", "misses", "bytes_manifest", "bytes_module_utils", "bytes_module", "bytes_other")),
-    ("packing", ("recorded", "walked", "ahead")),
+    ("packing", ("recorded", "walked", "ahead", "referred")),
     ("transfer", ("files", "bytes")),
     ("seconds", ("connect", "module", "transfer")),
 )

@@ -24,6 +24,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ansible_mitogen_svc.statistics import counters
+
 _PREFIX = "ansible_mitogen_svc-zip-"
 #: What the line of the payload begins with; core writes the zip as the last argument of the wrapper's call.
 _LINE = f"\nzip_data='{_PREFIX}".encode()
@@ -63,6 +65,7 @@ def referring(core: Callable[[str], Any]) -> Callable[[str], Any]:
         known = _loaded.get(path)
         if known is None or known[0] != state:
             known = _loaded[path] = state, _abridge(core(path))
+        counters.add("packing", "referred")
         return known[1]
 
     return load

@@ -84,9 +84,9 @@ def replace(path: pathlib.Path, old: str, new: str) -> None:
 
 def test_a_second_run_walks_over_no_module_and_an_edit_is_seen_at_once(project: Lab) -> None:
     first = play(project)
-    assert first.statistics["packing"] == {"recorded": 0, "walked": 4, "ahead": 0}
+    assert first.statistics["packing"] == {"recorded": 0, "walked": 4, "ahead": 0, "referred": 0}
     second = play(project)
-    assert second.statistics["packing"] == {"recorded": 4, "walked": 0, "ahead": 0}
+    assert second.statistics["packing"] == {"recorded": 4, "walked": 0, "ahead": 0, "referred": 0}
     assert values(second) == values(first) == dict.fromkeys(PARTS, "first")
 
     expected = dict.fromkeys(PARTS, "first")
@@ -118,9 +118,9 @@ def test_damaged_records_are_passed_over_and_replaced(project: Lab) -> None:
     sizes = [path.stat().st_size for path in records(project)]
     for path, damage in zip(records(project), (b"", b"no record", None, None), strict=True):
         path.write_bytes(path.read_bytes().replace(b"sources", b"somehow")[:-9] if damage is None else damage)
-    assert play(project).statistics["packing"] == {"recorded": 0, "walked": 4, "ahead": 0}
+    assert play(project).statistics["packing"] == {"recorded": 0, "walked": 4, "ahead": 0, "referred": 0}
     assert [path.stat().st_size for path in records(project)] == sizes
-    assert play(project).statistics["packing"] == {"recorded": 4, "walked": 0, "ahead": 0}
+    assert play(project).statistics["packing"] == {"recorded": 4, "walked": 0, "ahead": 0, "referred": 0}
 
 
 def test_records_belong_to_the_user_alone_and_hold_nothing_of_a_task(project: Lab) -> None:
@@ -143,14 +143,14 @@ def test_what_somebody_else_could_have_written_is_not_used(project: Lab, others_
     for path in opened[others_may_write]:
         path.chmod(0o777)
     run = play(project, **here)
-    assert run.statistics["packing"] == {"recorded": 0, "walked": 4, "ahead": 0}
+    assert run.statistics["packing"] == {"recorded": 0, "walked": 4, "ahead": 0, "referred": 0}
     assert ("the packing cache is not used" in run.output) == (others_may_write != "file")
 
 
 def test_it_can_be_switched_off(project: Lab) -> None:
     off = {"ANSIBLE_MITOGEN_SVC_PACKING_CACHE": "false"}
     play(project, **off)
-    assert play(project, **off).statistics["packing"] == {"recorded": 0, "walked": 4, "ahead": 0}
+    assert play(project, **off).statistics["packing"] == {"recorded": 0, "walked": 4, "ahead": 0, "referred": 0}
     assert not (project.directory / "home" / "ansible_mitogen_svc").exists()
 
 
@@ -176,3 +176,10 @@ def test_nothing_is_packed_ahead_where_core_would_name_its_files(every_core: Lab
     run = every_core.run(every_core.write(AHEAD), LINEAR, "-vvvvv", hosts=1)
     assert run.statistics["packing"]["ahead"] == 0
     assert run.output.count("Including module_utils file ansible/module_utils/basic.py") == 3
+
+
+def test_a_module_that_was_packed_is_put_into_no_payload_again(lab: Lab) -> None:
+    tasks = "".join(f"    - {{name: ping {number}, ping: }}\n" for number in range(4))
+    lab.write("- hosts: many\n  gather_facts: false\n  tasks:\n" + tasks, "playbook.yml")
+    statistics = play(lab).statistics
+    assert statistics["packing"]["referred"] == 3 and sum(statistics["module_runs"]["zygote"].values()) == 4
