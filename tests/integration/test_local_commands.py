@@ -28,8 +28,6 @@ if argv[0] == "jls":
     print("cell ioc-uuid-of-tank")
 elif argv[0] == "iocage":
     print("uuid-of-" + argv[-1])
-elif argv[0] == "zoneadm":
-    pass
 elif argv[0] == "virsh" and "dominfo" in argv:
     pass
 else:
