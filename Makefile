@@ -4,7 +4,7 @@
 #   make demo      one playbook under core's linear and under ours: times, recaps, differences
 #   make test      lint, type check, unit and integration tests
 #   make test-all  the same with the tests that take minutes, other strategies and workers, the matrix of versions, packaging,
-#                  the checks, the molecule scenarios and the examples
+#                  the checks, the molecule scenarios and the examples: hours; see PARTS below
 #   make bench     the scenarios of bench/ under core, ansible_mitogen and ours (BENCH_OPTIONS="--scenario first")
 #   make molecule  the molecule scenarios
 #   make examples  a small site on two containers, before and after
@@ -29,12 +29,35 @@ test: lint packages
 	$(PYTEST) -m "not long" tests/unit tests/integration
 	SVC_TEST_WORKERS=fork $(PYTEST) -m "not long" -k "ping or become or includes" tests/integration/test_targets.py
 
-test-all: lint packages checks molecule examples
-	$(PYTEST) tests/unit tests/integration tests/packaging
+# Each part runs whatever became of those before it, the short ones first; the end shows what came of each, and its minutes.
+# Each is a target of its own, and PARTS="molecule examples" chooses some. tests/README.md has the times.
+PARTS ?= lint checks packaging examples molecule everything forked free host_pinned matrix
+
+test-all: packages
+	@status=0; told=; for part in $(PARTS); do \
+	  printf '\n===== %s, %s\n' "$$part" "$$(date)"; began=$$(date +%s); \
+	  if $(MAKE) --no-print-directory $$part; then came=passed; else came=FAILED; status=1; fi; \
+	  told="$$told$$(printf '%-12s %-7s %4d min' $$part $$came $$((($$(date +%s) - began + 30) / 60)))|"; \
+	done; printf '\n===== test-all\n%s' "$$told" | tr '|' '\n'; exit $$status
+
+everything: packages
+	$(PYTEST) tests/unit tests/integration
+
+packaging: packages
+	$(PYTEST) tests/packaging
+
+forked: packages
 	SVC_TEST_WORKERS=fork $(PYTEST) -m "not long" tests/integration
-	set -e; for strategy in free host_pinned; do for workers in auto fork; do \
-	  SVC_TEST_STRATEGY=$$strategy SVC_TEST_WORKERS=$$workers $(PYTEST) tests/integration/test_targets.py; \
-	done; done
+
+# What the targets give under core's strategy is found out once for both kinds of workers.
+free host_pinned: packages
+	rm -rf build/core-$@; status=0; for workers in auto fork; do \
+	  RIG_CORE_RESULTS=$(CURDIR)/build/core-$@ SVC_TEST_STRATEGY=$@ SVC_TEST_WORKERS=$$workers \
+	    $(PYTEST) tests/integration/test_targets.py || status=1; \
+	done; exit $$status
+
+matrix: packages
+	$(VENV)/bin/$(PIP_INSTALL) nox
 	$(VENV)/bin/nox -s tests -- -m "not long" tests/unit tests/integration
 
 molecule: packages
@@ -81,4 +104,5 @@ $(USER_VENV)/ready: pyproject.toml galaxy.yml tools/find_python.sh tools/hatch_b
 clean:
 	rm -rf $(VENV) $(USER_VENV) .dev build dist
 
-.PHONY: demo examples checks test test-all molecule bench lint packages wheel collection clean
+.PHONY: demo test test-all everything packaging forked free host_pinned matrix molecule examples checks bench lint packages wheel \
+	collection clean

@@ -124,7 +124,7 @@ def changelog(session: nox.Session) -> None:
         shutil.copytree(ROOT / name, tree / name)
     shutil.copy(ROOT / "galaxy.yml", tree)
     with session.chdir(tree):
-        session.run("antsibull-changelog", "release", "--version", "1.0.0")
+        session.run("antsibull-changelog", "release")  # of the version in galaxy.yml
         session.log(pathlib.Path("CHANGELOG.rst").read_text())
 
 

@@ -9,7 +9,7 @@ DOCUMENTATION = """
 name: timeline
 type: aggregate
 short_description: writes an HTML timeline of hosts and tasks, coloured by where the time went
-version_added: 0.1.0
+version_added: 1.0.0
 author: The ansible_mitogen_svc authors (!UNKNOWN)
 description:
   - Writes one HTML file that needs no network to be opened. It has a bar for each task on each host, coloured by where

@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = """
 name: local
 short_description: run on the controller, in a Python that keeps running
-version_added: 0.1.0
+version_added: 1.0.0
 author: The ansible_mitogen_svc authors (!UNKNOWN)
 description:
   - With one of the strategies of this collection, tasks on the controller run in children of a Python that is

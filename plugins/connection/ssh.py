@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = """
 name: ssh
 short_description: connect via the SSH client binary and keep a Python running on the target
-version_added: 0.1.0
+version_added: 1.0.0
 author: The ansible_mitogen_svc authors (!UNKNOWN)
 description:
   - With one of the strategies of this collection, the connection is made once by the very command that

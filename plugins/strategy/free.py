@@ -15,7 +15,7 @@ description:
     a process of their own on the controller.
   - Playbooks need no change. What this strategy cannot do better it leaves to ansible-core.
 author: The ansible_mitogen_svc authors (!UNKNOWN)
-version_added: 0.1.0
+version_added: 1.0.0
 extends_documentation_fragment:
   - ansible_mitogen.svc.strategy_options
 notes:
