@@ -122,7 +122,7 @@ def _compatibility(core: str) -> Finding:
     found = compatibility()
     if found.adapter is None:
         return Finding("failed", str(found.problem))
-    return Finding("ok", f"ansible-core {core} is understood by {type(found.adapter).__name__}")
+    return Finding("ok", f"ansible-core {core} has all that is used of it ({type(found.adapter).__name__})")
 
 
 def _ssh() -> Finding:
@@ -138,7 +138,7 @@ def _ssh() -> Finding:
 def _open_files(hosts: int, forks: int) -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = FILES_AT_REST + hosts * FILES_PER_HOST + forks * FILES_PER_FORK
-    text = f"open files: {_limit(soft)} allowed, about {needed} needed for {hosts} hosts and {forks} forks"
+    text = f"open files: {_limit(soft)} allowed, about {needed} needed (hosts: {hosts}, forks: {forks})"
     if soft != resource.RLIM_INFINITY and soft < needed:
         raised = (
             f"ulimit -n {needed}" if hard == resource.RLIM_INFINITY or needed <= hard else "nofile in limits.conf(5)"

@@ -126,7 +126,7 @@ class Prospects:
 
     def _examine_play(self, play: Play) -> Iterator[Finding]:
         hosts = self._inventory.get_hosts(play.hosts)
-        yield Finding("", f"play {play.get_name()!r}, {len(hosts)} hosts")
+        yield Finding("", f"play {play.get_name()!r} (hosts: {len(hosts)})")
         decider = self._decider(play)
         for task in _tasks(play):
             found: Counter[Decision] = Counter(self._decide(decider, play, task, host) for host in hosts)

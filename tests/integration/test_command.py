@@ -82,7 +82,7 @@ def test_doctor_warns_of_too_few_open_files(command: Command, tmp_path: pathlib.
     script = f"ulimit -n 512; exec {sys.executable} -m ansible_mitogen_svc.command doctor -i many.json"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert "warning open files: 512 allowed, about 1274 needed for 400 hosts and 5 forks" in done.stdout
+    assert "warning open files: 512 allowed, about 1274 needed (hosts: 400, forks: 5)" in done.stdout
 
 
 def test_doctor_names_the_reason_for_each_task_and_host_that_is_not_accelerated(
