@@ -74,6 +74,17 @@ class AcceleratedAction(_Core):
     #: Has core compose the run that will follow the one that is about to be made, see one_trip.py.
     _svc_sequel: Any = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """An action may go on over a connection that it has made itself: from there on its methods are the plugin's."""
+        super().__setattr__(name, value)
+        if name == "_connection" and not isinstance(value, AcceleratedConnection):
+            counters.add("other_connections", str(getattr(value, "ansible_name", None) or type(value).__module__))
+            plugin, classes = super(), type(self).__mro__
+            mixins = classes[: classes.index(AcceleratedAction) + 1]
+            for ours in {each for mixin in mixins for each in vars(mixin) if not each.startswith("__")}:
+                if callable(getattr(plugin, ours, None)):
+                    self.__dict__[ours] = getattr(plugin, ours)
+
     # -- module runs
 
     def _configure_module(self, *args: Any, **kwargs: Any) -> Any:
