@@ -41,8 +41,26 @@ COVERED = (
     ("services", "controller", 90),
     ("target", "target", 85),
 )
+#: What is selected, and what there is.
+PYENV_QUESTIONS = (("version-name",), ("versions", "--bare"))
 #: The pip that this release's ansible-test makes its environments with.
 SANITY_PIP = "25.2"
+
+
+def offer_pyenvs() -> None:
+    """Let pyenv's `pythonX.Y` on PATH start all versions that are supported, not the selected one alone.
+
+    nox passes over a session whose Python it does not find, which is easily taken for a success.
+    """
+    if shutil.which("pyenv") and "PYENV_VERSION" not in os.environ:
+        asked = [subprocess.run(["pyenv", *words], capture_output=True, text=True) for words in PYENV_QUESTIONS]
+        selected, installed = (done.stdout.split() for done in asked)
+        supported = {python for python, _ in SUPPORTED}
+        others = [version for version in installed if version.rpartition(".")[0] in supported]
+        os.environ["PYENV_VERSION"] = ":".join([*selected, *others])
+
+
+offer_pyenvs()
 
 
 def collection_tree(session: nox.Session) -> pathlib.Path:
@@ -187,7 +205,9 @@ def offer_pip(session: nox.Session, place: pathlib.Path) -> None:
 def tests(session: nox.Session, core: str) -> None:
     """The tests of one supported pair; `-- tests/unit` and the like choose among them."""
     session.install("-e", ".[test]", f"ansible-core=={core}")
-    session.run("pytest", "--timeout=900", *(session.posargs or ["tests/unit", "tests/integration"]))
+    # The tests see the machine as it is, but for its Python.
+    chosen = session.posargs or ["tests/unit", "tests/integration"]
+    session.run("pytest", "--timeout=900", *chosen, env={"PYENV_VERSION": None})
 
 
 @nox.session(python="3.13")

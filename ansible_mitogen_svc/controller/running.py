@@ -291,7 +291,7 @@ class RunningConnection(ReachingConnection):
     def _svc_have_directory_made(self, target: Target, zygote: Zygote, job: Job) -> Outcome:
         """Have a become user make a temporary directory of its own; the outcome is that of a command."""
         assert job.steps is not None
-        steps, _ = job.steps.take(first_blob=0)
+        steps = job.steps.take(first_blob=0)[0]
         job.steps.steps = list(steps)  # for another zygote, when this one must not be used any more
         try:
             self.svc_call(target, zygote, {"op": "steps", "steps": steps, "anew": job.anew}, [])
