@@ -26,8 +26,8 @@ pytestmark = one_interpreter
 
 
 def children_of(pid: int, title: str) -> list[int]:
-    """Processes of a zygote's family by their title."""
-    found = []
+    """Processes of a zygote's family by their title, the oldest first."""
+    found = []  # (clock ticks at its start, pid)
     for entry in pathlib.Path('/proc').iterdir():
         if entry.name.isdigit():
             try:
@@ -36,14 +36,8 @@ def children_of(pid: int, title: str) -> list[int]:
                 continue
             name, rest = status[status.index('(') + 1:status.rindex(')')], status[status.rindex(')') + 2:].split()
             if name == title and (int(rest[1]) == pid or int(rest[1]) in children_of_any(pid)) and rest[0] != 'Z':
-                found.append(int(entry.name))
-    return found
-
-
-def by_age(pids: list[int]) -> list[int]:
-    """The oldest first."""
-    started = {pid: int(pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]) for pid in pids}
-    return sorted(pids, key=lambda pid: (started[pid], pid))
+                found.append((int(rest[19]), int(entry.name)))
+    return [number for _, number in sorted(found)]
 
 
 def children_of_any(pid: int) -> list[int]:
@@ -348,7 +342,7 @@ def test_a_job_whose_child_is_killed_before_it_begins_runs_in_another_and_not_fo
 def reply_after_kills(zygote: ZygoteProcess, module: Module, kills: int) -> dict[str, object]:
     """Run a module, killing the children it is given to before they begin; the header of its reply."""
     def jobs() -> list[int]:
-        return by_age(children_of(zygote.process.pid, 'svc-job'))
+        return children_of(zygote.process.pid, 'svc-job')
 
     def stop_spare() -> None:
         os.kill(jobs()[-1], signal.SIGSTOP)
