@@ -13,10 +13,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from ansible_mitogen_svc.controller.compat.sources import source
 
 _HERE = __name__.rpartition(".")[0]
 
@@ -67,22 +68,14 @@ def _find(place: str) -> Any:
 
 def digest(*functions: Callable[..., Any]) -> str:
     """Names what `functions` consist of."""
-    text = "".join(inspect.getsource(function) for function in functions)
+    text = "".join(source(function) for function in functions)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def cleaning(core: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Core searches all directories of connection plugins for facts to remove, also when there are no facts."""
-
-    def clean_facts(facts: Any) -> Any:
-        return core(facts) if facts else {}
-
-    return clean_facts
 
 
 _BASE = "ansible.playbook.base:FieldAttributeBase"
 _TASK = "ansible.playbook.task:Task"
 _BLOCK = "ansible.playbook.block:Block"
+_DATATAG = "ansible.module_utils._internal._datatag"
 _GETTERS = (
     "ansible.playbook.attribute:Attribute.__get__",
     "ansible.playbook.attribute:Attribute.__set__",
@@ -189,9 +182,14 @@ SHORTCUTS = (
     Shortcut(
         "ansible.vars.manager",
         "clean_facts",
-        "caches:cleaning",
-        ("ansible.vars.clean:clean_facts",),
-        frozenset({"6b06f73b53bfa85a", "1d70a12d196d9ae4"}),
+        "fact_cleaning:cleaning",
+        (
+            "ansible.vars.clean:clean_facts",
+            "ansible.vars.clean:module_response_deepcopy",
+            "ansible.vars.clean:strip_internal_keys",
+            "ansible.plugins.loader:PluginLoader.all",
+        ),
+        frozenset({"1f32ee366ee21c94", "39798cddc5d82180", "049ef2ab2b350c23"}),
     ),
     Shortcut(
         "ansible._internal._templating._engine:TemplateEngine",
@@ -215,6 +213,46 @@ SHORTCUTS = (
             "ansible.module_utils._internal._datatag:AnsibleTaggedObject",
         ),
         frozenset({"b0fea77f3f0fbfa6"}),
+    ),
+    *(
+        Shortcut(
+            "ansible.vars.manager",
+            tag,
+            "variable_tags:remembering",
+            (
+                "VariableManager.get_vars",
+                "_deprecate_top_level_fact",
+                f"{_DATATAG}:AnsibleTagHelper.tag",
+                f"{_DATATAG}:AnsibleDatatagBase.tag",
+            ),
+            frozenset({"b308d29c47ba3571", "6c434721eb35a711"}),
+        )
+        for tag in ("_DEPRECATE_VARS", "_DEPRECATE_TOP_LEVEL_FACT_TAG")
+    ),
+    Shortcut(
+        "ansible.utils.vars",
+        "transform_to_native_types",
+        "native_values:converting",
+        (
+            "transform_to_native_types",
+            "ansible._internal._json:AnsibleVariableVisitor",
+            f"{_DATATAG}:AnsibleTagHelper.tag_copy",
+            f"{_DATATAG}:AnsibleTaggedObject._native_copy",
+        ),
+        frozenset({"5b7d2ad61deb6287", "e999218827c7d3b4"}),
+    ),
+    Shortcut(
+        "ansible.config.manager:ConfigManager",
+        "get_config_value_and_origin",
+        "base_settings:remembering",
+        (
+            "get_config_value_and_origin",
+            "get_configuration_definitions",
+            "_loop_entries",
+            "template_default",
+            "_get_ini_config_value",
+        ),
+        frozenset({"26f3026c114ac9d5", "80ff25a23094cda6", "e4a7c70df45e8e3e"}),
     ),
     # Others rely on it as it is: the last one.
     Shortcut(

@@ -54,7 +54,7 @@ class Sources:
 
     def __init__(self, definitions: Mapping[str, Any]) -> None:
         self.definitions = definitions
-        self.fresh = tuple(name for name, definition in definitions.items() if _is_fresh(definition))
+        self.fresh = tuple(name for name, definition in definitions.items() if is_fresh(definition))
         self.secret = tuple(name for name, each in definitions.items() if _is_secret(name, each))
         remembered = [name for name in definitions if name not in (*self.fresh, *self.secret)]
         self.paths = any(definitions[name].get("type") in _PATH_TYPES for name in remembered)
@@ -123,7 +123,7 @@ def _is_secret(name: str, definition: Mapping[str, Any]) -> bool:
     return bool(_SECRET.search(name) or definition.get("secret") or definition.get("no_log"))
 
 
-def _is_fresh(definition: Mapping[str, Any]) -> bool:
+def is_fresh(definition: Mapping[str, Any]) -> bool:
     """Whether asking for an option has an effect, or its default depends on more than its definition says."""
     default = definition.get("default")
     entries = [entry for kind in ("vars", "keyword", "cli", "env", "ini") for entry in definition.get(kind) or ()]

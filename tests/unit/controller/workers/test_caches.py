@@ -67,6 +67,8 @@ PARENTS: list[list[dict[str, Any]]] = [
     [{"check_mode": "{{ yes_text }}", "delegate_to": "{{ a }}"}, {}, {"name": "{{ a }}", "throttle": 1}],
 ]
 TEMPLATE = TemplateEngine.template
+#: Not so 2.19.
+TAGS_VARIABLES = hasattr(vars_manager, "_DEPRECATE_VARS")
 NAMES = ("post_validate", "copy", "squash", "dump_attrs")
 
 
@@ -318,11 +320,6 @@ def test_a_deep_copy_of_a_tagged_string_keeps_its_tags(undone: pytest.MonkeyPatc
     assert copied["a"] is not value["a"] and copied["b"] is not value["b"]
 
 
-def test_cleaning_no_facts_gives_no_facts() -> None:
-    assert caches.cleaning(lambda facts: 1 / 0)({}) == {}
-    assert caches.cleaning(lambda facts: "core's")({"a": 1}) == "core's"
-
-
 @pytest.fixture
 def undone(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Whatever is installed during a test is not, after it."""
@@ -333,8 +330,8 @@ def undone(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 def test_this_core_is_one_the_shortcuts_were_compared_with(undone: pytest.MonkeyPatch) -> None:
-    names = [shortcut.name for shortcut in caches.SHORTCUTS]
-    assert caches.install() == names
+    names = [each.name for each in caches.SHORTCUTS]
+    assert caches.install() == [name for name in names if TAGS_VARIABLES or not name.startswith("_DEPRECATE_")]
 
 
 def test_shortcuts_are_not_installed_twice(undone: pytest.MonkeyPatch) -> None:
