@@ -27,7 +27,7 @@ import pathlib
 import sys
 import zipimport
 
-from ansible_mitogen_svc.target import rehearsal, standard_library
+from ansible_mitogen_svc.target import light_commands, rehearsal, standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -180,6 +180,7 @@ class Image:
             for name in PRELOAD:
                 importlib.import_module(name)
             self.rehearsal = rehearsal.prepare()
+            light_commands.install()
         finally:
             self._recording = False
             # Another zip will be at the root next time; children must not inherit this one's directory.

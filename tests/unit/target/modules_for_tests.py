@@ -149,6 +149,16 @@ def main():
         new = False
     AnsibleModule({}).exit_json(found=[basic.has_journal, new])
 ''',
+    'runs_commands': '''
+def main():
+    module = AnsibleModule({})
+    reader, writer = os.pipe()
+    os.register_at_fork(after_in_child=lambda: os.write(writer, b'x'))
+    ended = [module.run_command(['sh', '-c', 'umask; echo $0'])[:2],
+             module.run_command(['umask'], use_unsafe_shell=True, umask=0o27)[:2]]
+    os.close(writer)
+    module.exit_json(ended=ended, copies=len(os.read(reader, 10)))
+''',
     'own_module_utils': '''
 def main():
     from ansible.module_utils import json_utils

@@ -118,6 +118,15 @@ def test_environment_directory_umask_time_zone_and_limit_are_those_of_the_job(
     assert again['zone'] != ['-05', '-05'] and again['home'] != '/nowhere'
 
 
+def test_commands_of_a_module_cost_no_copy_of_its_process(
+        pair: tuple[str, str], warm: ZygoteProcess, build: Callable[..., Module]) -> None:
+    module = build(pair[1], 'svc_runs_commands')
+    warm.install(module)
+    found, cold = json.loads(warm.run(module).blobs[0]), json.loads(run_cold(pair[0], module)[1])
+    assert found['ended'] == cold['ended'] and found['ended'][1] == [0, '0027\n']
+    assert (found['copies'], cold['copies']) == (1, 2)  # the one for the umask
+
+
 def test_a_killed_module_reports_its_signal_and_what_it_printed(
         pair: tuple[str, str], warm: ZygoteProcess, build: Callable[..., Module]) -> None:
     for name, number in (('killed', signal.SIGKILL), ('kills_group_dead', signal.SIGTERM),
