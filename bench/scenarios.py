@@ -142,6 +142,21 @@ def copy_tree(place: str) -> Callable[[], list[Task]]:
     return lambda: [{"name": "tree", "ansible.builtin.copy": arguments}]
 
 
+def many_files(directory: Path) -> None:
+    (directory / "many").mkdir()
+    for number in range(300):
+        (directory / "many" / f"f{number}").write_bytes(os.urandom(600))
+
+
+def copy_loop() -> list[Task]:
+    arguments = {"src": "{{ item }}", "dest": "{{ kept }}/many/", "mode": "0644"}
+    directory = {"path": "{{ kept }}/many", "state": "directory", "mode": "0755"}
+    return [
+        {"name": "directory", "ansible.builtin.file": directory},
+        {"name": "loop", "ansible.builtin.copy": arguments, "with_fileglob": "{{ files }}/many/*"},
+    ]
+
+
 def templates(number: int) -> Callable[[], list[Task]]:
     def tasks() -> list[Task]:
         arguments = {"src": "{{ files }}/page.j2", "mode": "0644"}
@@ -182,6 +197,10 @@ SCENARIOS = (
     Scenario(
         "template300", "300 template, unchanged, 20 ms round trip", templates(300), prepare=page, one_way=0.01,
         unchanged=True, once=frozenset({"core"}),
+    ),
+    Scenario(
+        "loop-files", "copy in a loop over 300 files, unchanged, 20 ms round trip", copy_loop, prepare=many_files,
+        one_way=0.01, unchanged=True, once=frozenset({"core"}),
     ),
     Scenario("fetch", "fetch of 256 MiB", fetch_file, prepare=random_file(256 * MIB), scp="fetch"),
 )  # fmt: skip

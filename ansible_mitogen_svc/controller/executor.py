@@ -16,6 +16,7 @@ from ansible.executor.task_executor import TaskExecutor
 
 from ansible_mitogen_svc.controller import action, connection
 from ansible_mitogen_svc.controller.compat import module_build, module_walk, template_code
+from ansible_mitogen_svc.controller.loop_ahead import LoopAhead, loop_ahead
 from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.target import round_trips
 from ansible_mitogen_svc.spans import recorder
@@ -36,6 +37,7 @@ class AcceleratedExecutor(_Core):
         self._shared_loader_obj: Any = action.with_our_actions(self._shared_loader_obj)
         #: The connections of the task; a loop's items may have one each.
         self._svc_connections: list[connection.AcceleratedConnection] = []
+        self._svc_loop_ahead: LoopAhead | None = None
 
     def run(self) -> Any:
         """Run the task; counts its round trips."""
@@ -44,6 +46,8 @@ class AcceleratedExecutor(_Core):
             with recorder.running(str(self._host.name), str(self._task._uuid)):
                 return super().run()
         finally:
+            if self._svc_loop_ahead is not None:
+                self._svc_loop_ahead.end()
             counters.task_round_trips(round_trips.take())
             for each in self._svc_connections:
                 each.svc_release()
@@ -56,7 +60,18 @@ class AcceleratedExecutor(_Core):
             counters.add("other_connections", str(getattr(found, "ansible_name", None) or type(found).__module__))
         else:
             self._svc_connections.append(ours)
+            ours.svc_loop_ahead = self._svc_loop_ahead
         return ours
+
+    def _get_loop_items(self) -> Any:
+        items = super()._get_loop_items()
+        self._svc_loop_ahead = loop_ahead(self._task, items)
+        return items
+
+    def _execute(self, *args: Any, **kwargs: Any) -> Any:
+        if self._svc_loop_ahead is not None:
+            self._svc_loop_ahead.next_item()
+        return super()._execute(*args, **kwargs)
 
     def _set_connection_options(self, variables: Any, templar: Any) -> Any:
         current = self._connection

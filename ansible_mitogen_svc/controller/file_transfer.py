@@ -88,6 +88,7 @@ def fetch(carrier: Carrier, target: Target, in_path: str, out_path: str) -> None
 def _moved(target: Target, method: str, **arguments: Any) -> dict[str, Any]:
     """Have the FileService move a file; what that returns."""
     round_trips.count += 1
+    target.count_job()
     # Paths may be core's tagged strings, which a request to another process cannot carry.
     arguments = {name: _plain(value) for name, value in arguments.items()}
     try:

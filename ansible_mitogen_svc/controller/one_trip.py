@@ -32,6 +32,7 @@ from ansible.utils.hashing import checksum
 
 from ansible_mitogen_svc.controller.compat.copy_action import Arguments, CopyArguments, key_of
 from ansible_mitogen_svc.controller.file_transfer import SMALL
+from ansible_mitogen_svc.controller.loop_ahead import Place
 from ansible_mitogen_svc.controller.pair import NotSent, Sequel
 from ansible_mitogen_svc.controller.tree_copy import is_encrypted
 from ansible_mitogen_svc.statistics import counters
@@ -92,10 +93,15 @@ class OneTripCopyAction(_Core):
     ) -> Any:  # fmt: skip
         if not self._svc_tree_plan and self._svc_trip_is_simple(source_full, follow):
             self._svc_trip = self._svc_trip_foresee(source_full, source_rel, dest)
+        ahead = self._connection.svc_loop_ahead if content is None else None
+        if ahead is not None:
+            ahead.reached(Place(self, task_vars))
         try:
             return super()._copy_file(source_full, source_rel, content, content_tempfile, dest, task_vars, follow)
         finally:
             self._svc_trip = None
+            if ahead is not None:
+                ahead.reached(None)
 
     def _svc_trip_is_simple(self, source: str, follow: bool) -> bool:
         if follow or self._task.async_val or display.verbosity >= 3 or self._connection.svc_target() is None:

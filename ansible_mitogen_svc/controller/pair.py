@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.steps import Steps
 from ansible_mitogen_svc.controller.target import Before, Target, Zygote
 from ansible_mitogen_svc.services.answers import Answer, ZygoteGone, read_second
@@ -61,6 +62,8 @@ class HeldRun:
 
     Attributes:
         steps: that come before it, and `writer`, who does them.
+        payload: the module of the run, when it is one.
+        delivered: it was sent; else its answer was known.
         answer, failure: what became of it, once it was sent.
     """
 
@@ -71,6 +74,8 @@ class HeldRun:
     steps: Steps
     writer: int
     condition: Mapping[str, Any]
+    payload: Payload | None = None
+    delivered: bool = True
     answer: Answer | None = None
     failure: Exception | None = None
 
@@ -101,10 +106,15 @@ class HeldRun:
             raise NotSent
         return answer
 
+    def have_answer(self, answer: Answer) -> None:
+        """The run need not be sent."""
+        self.answer, self.delivered = answer, False
+
     def steps_left(self) -> Steps:
         """The steps that are still to be done, and may be done: where nothing was sent, or nobody was there."""
-        sent = self.answer is not None or self.failure is not None and not isinstance(self.failure, ZygoteGone)
-        return Steps() if sent else self.steps
+        answered = self.answer is not None and self.delivered
+        failed = self.failure is not None and not isinstance(self.failure, ZygoteGone)
+        return Steps() if answered or failed else self.steps
 
     def outcome(self) -> Answer | None:
         """What became of the run; None when it was not sent.

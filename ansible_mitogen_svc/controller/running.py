@@ -26,6 +26,7 @@ from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller import identity as identities
 from ansible_mitogen_svc.controller.escalation import EscalationRefused
+from ansible_mitogen_svc.controller.loop_ahead import LoopAhead, run_of
 from ansible_mitogen_svc.controller.pair import HeldRun, Sequel
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.reach import ReachingConnection
@@ -97,6 +98,8 @@ class RunningConnection(ReachingConnection):
     svc_known_files: list[dict[str, Any]]
     #: A run that waits for its second to be composed.
     svc_held_run: HeldRun | None
+    #: What is asked of a loop's coming items.
+    svc_loop_ahead: LoopAhead | None
 
     def _svc_wrapped(self, command: str) -> bool:
         become = self.become
@@ -161,18 +164,34 @@ class RunningConnection(ReachingConnection):
         header.update(cwd=to_text(self.cwd) if getattr(self, "cwd", None) else None, umask=None, steps=[])
         held, self.svc_held_run = self.svc_held_run, None
         if held is not None:
-            return held.send(self.svc_call, zygote, header, blobs, self.svc_steps)
+            return self._svc_send_both(target, held, job, zygote, header, blobs)
         sequel, job.sequel = job.sequel, None
         if sequel is None:
             return self._svc_call_with_steps(target, zygote, header, blobs)
         writer = self._svc_writer(target).number
-        held = self.svc_held_run = HeldRun(target, zygote, header, blobs, self.svc_steps, writer, sequel.condition)
-        self.svc_steps = Steps()
+        held = HeldRun(target, zygote, header, blobs, self.svc_steps, writer, sequel.condition, job.payload)
+        self.svc_held_run, self.svc_steps = held, Steps()
         try:
             sequel.compose()
         finally:
             self.svc_held_run, self.svc_steps = None, held.steps_left()
         return held.outcome() or self._svc_call_with_steps(target, zygote, header, blobs)
+
+    def _svc_send_both(  # noqa: PLR0913
+        self, target: Target, held: HeldRun, job: Job, zygote: Zygote, header: dict[str, Any], blobs: list[bytes]
+    ) -> Answer:
+        """Send a pair, unless its answers are known; the second's answer."""
+        ahead = self.svc_loop_ahead
+        second = run_of(zygote.number, header, blobs, job.payload) if ahead is not None else None
+        if ahead is None or second is None or zygote.number != held.zygote.number:
+            return held.send(self.svc_call, zygote, header, blobs, self.svc_steps)
+        known = ahead.known(target, held, second)
+        if known is not None:
+            held.have_answer(known[0])
+            return known[1]
+        answer = held.send(self.svc_call, zygote, header, blobs, self.svc_steps)
+        ahead.note(target, answer)
+        return answer
 
     def _svc_module_header(self, target: Target, zygote: Zygote, payload: Payload, executable: str) -> dict[str, Any]:
         target.ensure_code(zygote, payload.manifest)

@@ -116,6 +116,8 @@ class Target:
         #: The module that the latest file of a copy needed, see one_trip.py.
         self.latest_copy = "ansible.legacy.file"
         self._lock = threading.Lock()
+        #: Questions that were sent there so far, by this process: whatever changes something there is one.
+        self.jobs = 0
         #: The zygote of the latest job.
         self._latest: Zygote | None = None
         self._zygotes: dict[str, Zygote] = {LOGIN: Zygote(LOGIN_ZYGOTE, hello, set(hello.manifests))}
@@ -197,10 +199,16 @@ class Target:
         :raises AnswerTimeout: `timeout` passed.
         """
         round_trips.count += 1
+        self.count_job()
         pending = self._link.ask(self.context_id, frames.pack_target(number, frames.pack_payload(header, blobs)))
         with fork_gate.blocking():
             data = pending.get(timeout)
         return read_answer(data)
+
+    def count_job(self) -> None:
+        """Something is about to be done there."""
+        with self._lock:
+            self.jobs += 1
 
     def chain(self, first: tuple[int, bytes], second: tuple[int, bytes]) -> Answer:
         """Have one zygote do something, then another one something else, in one round trip.

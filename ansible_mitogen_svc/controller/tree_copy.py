@@ -186,7 +186,7 @@ class TreeCopyAction(_Core):
         key = key_of(module_name, module_args)
         outcome = self._svc_tree_results.pop(key, None)
         if outcome is not None:
-            result = _simple_result(outcome)
+            result = simple_result(outcome)
             if result is not None:
                 return result
             self._svc_outcome = outcome
@@ -254,7 +254,7 @@ class TreeCopyAction(_Core):
 
     def _svc_tree_stat(self, key: str) -> Mapping[str, Any] | None:
         outcome = self._svc_tree_results.get(key)
-        result = _simple_result(outcome) if outcome is not None else None
+        result = simple_result(outcome) if outcome is not None else None
         return result["stat"] if result is not None and isinstance(result.get("stat"), dict) else None
 
     def _svc_tree_unchanged(self, plan: CopyPlan) -> Iterable[tuple[str, str]]:
@@ -289,7 +289,7 @@ def is_encrypted(path: str) -> bool:
         return bool(is_encrypted_file(file))
 
 
-def _simple_result(outcome: Outcome) -> dict[str, Any] | None:
+def simple_result(outcome: Outcome) -> dict[str, Any] | None:
     """A result that core would take as it is; None when core has to look at it."""
     rc, output, _ = outcome
     try:

@@ -61,18 +61,20 @@ def core_module_source(name: str) -> bytes:
 class CopyArguments:
     """What a copy action has its modules do. `action` is the plugin's instance, in whose thread all of this runs."""
 
-    def __init__(self, action: Any) -> None:
+    def __init__(self, action: Any, arguments: Mapping[str, Any] | None = None) -> None:
+        """:param arguments: of the task; its own unless given."""
         self._action = action
+        self._arguments: Mapping[str, Any] = action._task.args if arguments is None else arguments
         self._core = next(filter(None, map(_core_of, type(action).__mro__)))
-        self.force = boolean(action._task.args.get("force", "yes"), strict=False)
-        self.raw = boolean(action._task.args.get("raw", "no"), strict=False)
+        self.force = boolean(self._arguments.get("force", "yes"), strict=False)
+        self.raw = boolean(self._arguments.get("raw", "no"), strict=False)
 
     def copy_arguments(self, dest: str, source: str, relative: str, follow: bool, checksum: str) -> Arguments:
         """Of the copy module for one file whose content differs."""
-        arguments: Arguments = dict(self._core._create_remote_copy_args(self._action._task.args))
+        arguments: Arguments = dict(self._core._create_remote_copy_args(self._arguments))
         place = self.temporary(dest, relative)
         arguments.update(src=place, dest=dest, _original_basename=relative, follow=follow)
-        if not self._action._task.args.get("checksum"):
+        if not self._arguments.get("checksum"):
             arguments["checksum"] = checksum
         return self._with_mode(arguments, source)
 
@@ -85,13 +87,13 @@ class CopyArguments:
 
     def file_arguments(self, dest: str, source: str, relative: str) -> Arguments:
         """Of the file module for one file whose content is there."""
-        arguments: Arguments = dict(self._core._create_remote_file_args(self._action._task.args))
+        arguments: Arguments = dict(self._core._create_remote_file_args(self._arguments))
         arguments.update(dest=dest, _original_basename=relative, recurse=False, state="file")
         arguments.pop("src", None)
         return self._with_mode(arguments, source)
 
     def _with_mode(self, arguments: Arguments, source: str) -> Arguments:
-        if self._action._task.args.get("mode", None) == "preserve":
+        if self._arguments.get("mode", None) == "preserve":
             arguments["mode"] = f"0{stat.S_IMODE(os.stat(source).st_mode):03o}"
         return arguments
 
@@ -122,15 +124,15 @@ class CopyPlan(CopyArguments):
 
     def directory_arguments(self, dest: str, relative: str) -> Arguments:
         """Of the file module for one directory."""
-        arguments: Arguments = dict(self._core._create_remote_file_args(self._action._task.args))
-        mode = self._action._task.args.get("directory_mode", None)
+        arguments: Arguments = dict(self._core._create_remote_file_args(self._arguments))
+        mode = self._arguments.get("directory_mode", None)
         arguments.update(path=os.path.join(dest, relative), state="directory", mode=mode, recurse=False)
         arguments.pop("src", None)
         return arguments
 
     def link_arguments(self, dest: str, pointee: str, relative: str) -> Arguments:
         """Of the file module for one symbolic link."""
-        arguments: Arguments = dict(self._core._create_remote_file_args(self._action._task.args))
+        arguments: Arguments = dict(self._core._create_remote_file_args(self._arguments))
         arguments.update(path=os.path.join(dest, relative), src=pointee, state="link", force=True)
         if self._has_directories:
             arguments["follow"] = False
