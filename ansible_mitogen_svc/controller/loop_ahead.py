@@ -91,7 +91,7 @@ class Run:
 class LoopAhead:
     """See the module."""
 
-    def __init__(self, items: Sequence[Any], arguments: Mapping[str, Any], variable: str) -> None:
+    def __init__(self, items: list[Any], arguments: Mapping[str, Any], variable: str) -> None:
         """
         :param arguments: of the task, before they are templated.
         :param variable: that has the item.
@@ -225,7 +225,7 @@ class LoopAhead:
 
     def _guess_item(self, place: Place, position: int) -> tuple[str, Arguments]:
         """Where an item's file will be, and the file module's arguments for it. Raises NotPlain, OSError."""
-        action, given = place.action, {self._variable: self._items[position]}
+        action, given = place.action, {self._variable: list.__getitem__(self._items, position)}
         arguments = dict(action._task.args)
         for name, raw in self._raw.items():
             if name != "src" and name in arguments:

@@ -67,12 +67,11 @@ def _value_of(found: re.Match[str], variables: Mapping[str, Any], given: Mapping
     value = given[name] if final else variables[name]
     for member in _MEMBER.finditer(members):
         key = next(part for part in member.groups() if part is not None)
-        if not isinstance(value, Mapping) or key not in value:
+        if not isinstance(value, dict) or not dict.__contains__(value, key):
             raise NotPlain
-        value = value[key]
-    value = value if final else plainly(value, variables, given, depth - 1)
-    if isinstance(value, (Mapping, list, tuple)):
-        raise NotPlain
+        # Core has containers that template what is taken out of them, and hostvars.
+        value = dict.__getitem__(value, key)
+    value = value if final and isinstance(value, str) else plainly(value, variables, given, depth - 1)
     if filtered is None:
         return value
     if filtered not in FILTERS or not isinstance(value, str):

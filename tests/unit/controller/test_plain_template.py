@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import pytest
@@ -11,6 +12,14 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
 from ansible_mitogen_svc.controller.plain_template import NotPlain, plainly
+
+
+class Live(dict):  # type: ignore[type-arg]
+    """As core's containers that do something when something is taken out of them."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise AssertionError(key)
+
 
 VARIABLES = {
     "top": "/srv",
@@ -20,6 +29,8 @@ VARIABLES = {
     "computed": trust_as_template("{{ top | upper }}"),
     "turning": trust_as_template("{{ turning }}"),
     "many": ["a", "b"],
+    "others": types.MappingProxyType({"a": "b"}),
+    "live": Live(a="b"),
     "odd": "{% raw",
 }
 ITEM = {"src": "/here/a file.txt", "path": "inner/a file.txt", "mode": "0640", "size": 12, "more": {"x": "y"}}
@@ -49,13 +60,17 @@ def test_what_can_be_told_is_what_core_makes_of_it(text: str) -> None:
     [
         "{{ lookup('pipe', 'touch x') }}", "{{ item.src | upper }}", "{{ missing }}", "{{ item.missing }}",
         "{{ item }}", "{{ item.src ~ 'x' }}", "{% if true %}x{% endif %}", "{{ computed }}", "{{ turning }}",
-        "{{ many }}", "{{ many[0] }}",
+        "{{ many }}", "{{ many[0] }}", "{{ others.a }}",
         "{# x #}y", "{{ item.path }}{{ now() }}", "{{ item.path", ["{{ item.path }}"], {"a": 1},
     ],
 )  # fmt: skip
 def test_of_everything_else_nothing_is_told(value: Any) -> None:
     with pytest.raises(NotPlain):
         plainly(value, VARIABLES, {"item": ITEM})
+
+
+def test_what_a_container_of_core_does_when_something_is_taken_out_is_not_done() -> None:
+    assert plainly("{{ live.a }}", VARIABLES, {}) == "b"
 
 
 def test_what_an_item_holds_is_not_looked_into() -> None:
