@@ -10,10 +10,12 @@ be cleaned), 2 the command line is wrong, 3 the work could not be done. Ctrl-C g
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 
 from ansible_mitogen_svc.command import cleaning, comparing, doctor
 from ansible_mitogen_svc.command.outcome import CANNOT, FINE, CommandError
@@ -41,7 +43,12 @@ def _version() -> str:
     try:
         return metadata.version("ansible-mitogen-svc")
     except metadata.PackageNotFoundError:
-        return "installed by ansible-galaxy; see: ansible-galaxy collection list ansible_mitogen.svc"
+        # Installed by ansible-galaxy: the package is a directory of the collection.
+        manifest = Path(__file__).resolve().parents[2] / "MANIFEST.json"
+    try:
+        return str(json.loads(manifest.read_text())["collection_info"]["version"])
+    except FileNotFoundError:
+        return "unknown: a checkout that is not installed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -158,6 +158,14 @@ def test_playbook_passes_accelerated_from_the_galaxy_tarball_alone(
     assert_accelerated(play(from_artifact))
 
 
+def test_command_works_from_the_galaxy_tarball_alone(from_artifact: Environment) -> None:
+    place = {"PYTHONPATH": f"{from_artifact.collections}/ansible_collections/ansible_mitogen/svc"}
+    command = ("python", "-m", "ansible_mitogen_svc.command")
+    told = from_artifact.ansible(*command, "doctor", ANSIBLE_STRATEGY="ansible_mitogen.svc.linear", **place)
+    assert "failed" not in told and "strategy: ansible_mitogen.svc.linear" in told
+    assert from_artifact.ansible(*command, "--version", **place).strip() == GALAXY["version"]
+
+
 def test_doc_shows_every_option_from_the_galaxy_tarball(from_artifact: Environment) -> None:
     assert_documented(from_artifact)
 
