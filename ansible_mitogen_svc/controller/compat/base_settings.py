@@ -5,9 +5,9 @@
 Installed by `caches.py` in place of `ConfigManager.get_config_value_and_origin`; called in any thread.
 
 What a setting is that belongs to no plugin depends on its definition, the command line, the environment and the
-configuration file: as long as these `Surroundings` are the same (plugin_options.py), so is the setting. Settings whose
-use has an effect, or whose default is a template, are asked for each time; so is whatever is asked for with more than
-a name.
+configuration file, and on the variables that its definition names: as long as the `Surroundings` are the same
+(plugin_options.py) and none of these variables is set, so is the setting. Settings whose use has an effect, or whose
+default is a template, are asked for each time; so is whatever is asked for with more than a name and variables.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Setting = tuple[Any, Any]
 def remembering(core: Callable[..., Setting]) -> Callable[..., Setting]:
     """`ConfigManager.get_config_value_and_origin`."""
     surroundings: Surroundings | None = None
-    #: {name: definition, value and origin}
-    known: dict[str, tuple[Any, Setting]] = {}
+    known: dict[str, _Known] = {}
 
     def get_config_value_and_origin(self: Any, config: str, *arguments: Any, **keywords: Any) -> Setting:
         nonlocal surroundings, known
+        variables = keywords.pop("variables", None)
         if any(value is not None for value in (*arguments, *keywords.values())):
-            return core(self, config, *arguments, **keywords)
+            return core(self, config, *arguments, variables=variables, **keywords)
         if surroundings is None or not surroundings.still(self):
             # A thread that is about to remember something writes into the dict it has, which nobody reads any more.
             known = {}
@@ -38,12 +38,24 @@ def remembering(core: Callable[..., Setting]) -> Callable[..., Setting]:
         memory = known
         definition = self._base_defs.get(config)
         entry = memory.get(config)
-        if entry is None or entry[0] is not definition:
-            setting = core(self, config)
+        if entry is None or entry.definition is not definition:
             if definition is None or is_fresh(definition):
-                return setting
-            entry = memory[config] = definition, setting
-        value, origin = entry[1]
+                return core(self, config, variables=variables)
+            entry = memory[config] = _Known(definition, core(self, config))
+        if variables and any(variables.get(name) is not None for name in entry.variables):
+            return core(self, config, variables=variables)
+        value, origin = entry.setting
         return copy.copy(value) if isinstance(value, (list, dict)) else value, origin
 
     return get_config_value_and_origin
+
+
+class _Known:
+    """A setting as it is when no variable sets it."""
+
+    __slots__ = ("definition", "setting", "variables")
+
+    def __init__(self, definition: Any, setting: Setting) -> None:
+        self.definition = definition
+        self.setting = setting
+        self.variables = tuple(entry["name"] for entry in definition.get("vars") or ())

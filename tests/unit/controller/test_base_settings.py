@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.config.manager import ConfigManager
+from ansible.errors import AnsibleError
 
 from ansible_mitogen_svc.controller.compat import base_settings
 
@@ -39,12 +41,18 @@ def config(asked: list[str], tmp_path: Path) -> ConfigManager:
 
 
 def test_every_setting_is_what_core_finds(config: ConfigManager) -> None:
+    def outcome(ask: Any, name: str, **given: Any) -> Any:
+        try:
+            return ask(name, **given)
+        except AnsibleError as error:
+            return str(error)
+
     definitions = config.get_configuration_definitions()
     # Asking for a temporary directory makes one.
     for name in [name for name, each in definitions.items() if each.get("type") != "tmppath"]:
-        expected = CORE(config, name)
-        for _time in range(2):
-            assert config.get_config_value_and_origin(name) == expected
+        for given in ({}, {}, {"variables": {"a": 1}}, {"variables": None}):
+            expected = outcome(functools.partial(CORE, config), name, **given)
+            assert outcome(config.get_config_value_and_origin, name, **given) == expected
 
 
 def test_a_setting_is_looked_for_once(config: ConfigManager, asked: list[str]) -> None:
@@ -75,9 +83,17 @@ def test_lists_are_the_askers_own(config: ConfigManager) -> None:
     assert config.get_config_value("DEFAULT_VAULT_IDENTITY_LIST") == []
 
 
+@pytest.mark.parametrize("value", ["/of/a/variable", "", None])
+def test_a_variable_is_seen(config: ConfigManager, asked: list[str], value: Any) -> None:
+    name, variables = "INTERPRETER_PYTHON", {"ansible_python_interpreter": value, "other": 1}
+    for given in ({"other": 1}, variables, None, variables, {"other": 1}):
+        assert config.get_config_value_and_origin(name, variables=given) == CORE(config, name, variables=given)
+    assert asked == [name] * (1 if value is None else 3)
+
+
 def test_more_than_a_name_is_asked_of_core(config: ConfigManager, asked: list[str]) -> None:
     for _time in range(2):
-        config.get_config_value(DEBUGGER, variables={"a": 1})
+        config.get_config_value(DEBUGGER, keys={"a": 1})
     assert asked == [DEBUGGER, DEBUGGER]
 
 
