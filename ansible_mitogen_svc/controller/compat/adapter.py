@@ -22,7 +22,7 @@ from ansible.plugins import loader as plugin_loader
 from ansible.utils.display import Display
 from ansible.vars.manager import VariableManager
 
-from ansible_mitogen_svc.controller.compat import caches
+from ansible_mitogen_svc.controller.compat import caches, syntax_trees
 from ansible_mitogen_svc.controller.workers.locks import guard_methods, loader_lock, variables_lock
 from ansible_mitogen_svc.controller.workers.plugin_policy import action_made, police
 
@@ -44,8 +44,9 @@ class CoreAdapter(ABC):
     include_actions = frozenset(constants._ACTION_INCLUDE_TASKS) | frozenset(constants._ACTION_INCLUDE_ROLE)
 
     def prepare_core(self) -> None:
-        """Give core's plugin loader and variable manager the locks they lack, and shortcuts. Once per process."""
+        """Give core's plugin loader and variable manager, and Python, the locks they lack, and shortcuts. Once per process."""
         caches.install()
+        syntax_trees.install()
         guard_methods(
             plugin_loader.PluginLoader,
             ("find_plugin_with_context", "get_with_context", "add_directory"),
