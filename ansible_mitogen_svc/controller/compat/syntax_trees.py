@@ -6,12 +6,13 @@ Installed by the strategy mixin before the first thread starts.
 
 Theory of operation
 
-1. While CPython makes a tree (``ast.parse``, ``ast.literal_eval``, ``compile`` with ``PyCF_ONLY_AST``) it counts its depth, until
-   3.12.2 for all threads in one place. A garbage collection in the middle may run a finaliser, and then another thread, which
-   counts there as well: ``SystemError: AST constructor recursion depth mismatch`` (python/cpython, issue 106905).
-2. Under core each task has a process. Here it packs modules in threads, and `payload.py` reads their literals.
+1. While CPython makes a tree (``ast.parse``, ``ast.literal_eval``, ``compile`` with ``PyCF_ONLY_AST``) it counts its
+   depth, until 3.12.2 for all threads in one place. A garbage collection in the middle may run a finaliser, and then
+   another thread, which counts there as well: ``SystemError: AST constructor recursion depth mismatch``
+   (python/cpython, issue 106905).
+2. Under core each task has a process. Here core packs modules in threads, and `payload.py` reads their literals.
 3. `ast` and core's module_common call the builtin ``compile`` by that name; a function of the same name among their own
-   globals is found first. It holds `_lock` while a tree is made, and nobody takes another lock inside.
+   globals is found first. It holds `_lock` while a tree is made, and takes no other lock inside.
 4. A child that is forked meanwhile starts with a free lock; the next tree there begins to count anew.
 """
 

@@ -105,7 +105,5 @@ def test_trees_that_are_made_in_threads_are_right() -> None:
             print("made")
         for _ in range(4): threading.Thread(target=make).start()
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=300)
     assert done.stdout.split() == ["made"] * 4, done.stderr
