@@ -44,7 +44,7 @@ class CoreAdapter(ABC):
     include_actions = frozenset(constants._ACTION_INCLUDE_TASKS) | frozenset(constants._ACTION_INCLUDE_ROLE)
 
     def prepare_core(self) -> None:
-        """Give Python, core's plugin loader and its variable manager locks that they lack, and shortcuts. Once per process."""
+        """Give Python, core's plugin loader and its variable manager locks, and install shortcuts. Once per process."""
         caches.install()
         syntax_trees.install()
         guard_methods(
