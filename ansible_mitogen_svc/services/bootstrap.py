@@ -333,6 +333,9 @@ class ChildConnection(mitogen.parent.Connection):  # type: ignore[misc]
                 self.proc.proc.wait(timeout=0.5)
             except subprocess.TimeoutExpired:
                 pass
+            # mitogen would decode all that was printed as UTF-8 first, and where it is not nobody would be told.
+            self._timer.cancel()
+            self._fail_connection(mitogen.parent.EofError(self.eof_error_msg))
         super()._on_streams_disconnected()
         if self._reaper is not None and self.proc.poll() is None:
             exit_watch.watch(self._router.broker, self.proc.pid, self._reaper.reap)

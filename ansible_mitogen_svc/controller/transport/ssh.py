@@ -2,6 +2,9 @@
 # Copyright: The ansible_mitogen_svc authors
 """The ssh connection: exactly the command that core's ssh plugin would run, kept open.
 
+But for one option: `-T`, where core has `-tt` for commands that want a terminal. What goes over this connection is
+binary, and a terminal that the user's configuration forces upon every command (RequestTTY) would edit it.
+
 Everything about ssh comes from the plugin: `_build_command` with all its options, the password by sshpass or askpass,
 retries and the wording of errors by its `_ssh_retry` and `_handle_error` (ansible/plugins/connection/ssh.py, what
 is private there is in compat/ssh.py).
@@ -53,7 +56,7 @@ class SshTransport:
         connection.host = connection.get_option("host") or connection._play_context.remote_addr
         display.vvv(f"ESTABLISH SSH CONNECTION FOR USER: {connection.user}", host=connection.host)
         executable = connection.get_option("ssh_executable")
-        composed = connection._build_command(executable, "ssh", connection.host, command)
+        composed = connection._build_command(executable, "ssh", "-T", connection.host, command)
         argv = list(composed)
         compat.attempt(connection, argv, lambda: self._attempt(connection, composed, argv, start))
 

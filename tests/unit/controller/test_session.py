@@ -169,6 +169,15 @@ def test_a_program_that_fails_before_an_agent_is_up_is_reported_with_its_words(s
     assert (failure.stdout, failure.stderr) == (b"to stdout\n", b"to stderr\n")
 
 
+def test_a_program_that_fails_with_bytes_that_are_no_text_is_reported_with_its_words(session: Session) -> None:
+    plan = local_plan("rude")
+    script = rb"printf 'ni\361o\n'; printf 'Zug\344nge gesperrt\n' >&2; exit 42"
+    with pytest.raises(StartFailure) as caught:
+        session.connect(type(plan)(key="rude", name="rude", argv=(b"/bin/sh", b"-c", script)), "host")
+    assert (caught.value.returncode, caught.value.stdout) == (42, b"ni\xf1o\n")
+    assert caught.value.stderr == b"Zug\xe4nge gesperrt\n"
+
+
 def test_a_failed_connection_is_tried_again_by_the_next_task(session: Session, tmp_path: pathlib.Path) -> None:
     plan = local_plan("flaky")
     script = b"test -e %s || { touch %s; exit 1; }; " % ((os.fsencode(tmp_path / "seen"),) * 2) + plan.argv[2]
