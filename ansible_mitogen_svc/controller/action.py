@@ -30,6 +30,7 @@ from ansible_mitogen_svc.controller.compat.copy_action import is_core_copy
 from ansible_mitogen_svc.controller.compat.remote_stat import LeanStatAction, reads_little_of_stat
 from ansible_mitogen_svc.controller.connection import AcceleratedConnection
 from ansible_mitogen_svc.controller.identity import InterpreterFailed
+from ansible_mitogen_svc.controller.late_jobs import REASON, asked_too_early
 from ansible_mitogen_svc.controller.one_trip import OneTripCopyAction
 from ansible_mitogen_svc.controller.payload import NotSplit, Payload
 from ansible_mitogen_svc.controller.running import Job
@@ -138,7 +139,12 @@ class AcceleratedAction(_Core):
             cmd, in_data = f"{self._svc_spelled(job, cmd)} {zygote_arguments()}", None
         connection.svc_job = job
         try:
-            return super()._low_level_execute_command(cmd, sudoable, in_data, *args, **kwargs)
+            result = super()._low_level_execute_command(cmd, sudoable, in_data, *args, **kwargs)
+            if not asked_too_early(job, result["stdout"]):
+                return result
+            self._svc_count("cold", REASON)
+            connection.svc_job = self._svc_snippet_job(given[0], sudoable, self._svc_whole(given[1]))
+            return super()._low_level_execute_command(given[0], sudoable, self._svc_whole(given[1]), *args, **kwargs)
         except InterpreterFailed as failure:
             self._svc_count("cold", "interpreter did not start")
             display.vvv(f"what core's own way makes of it is the result: {failure}", host=connection.svc_name)
