@@ -41,6 +41,9 @@ OWN_PACKAGES = ('ansible_mitogen_svc', 'mitogen')
 GRACE = 0.5
 """Seconds between SIGTERM and SIGKILL for jobs that are cut off."""
 
+KILLED = 4.0
+"""Seconds after which nobody waits any longer for them to end."""
+
 
 def start_nursery(base: Bundle, root: str, directory: str | None) -> tuple[int, socket.socket]:
     """Fork a nursery; return its pid and the socket to it. `root` is the path of slot 0's zip."""
@@ -158,19 +161,29 @@ class Nursery:
 
 
 def end_groups(leaders: list[int]) -> None:
-    """Terminate process groups; those with a process that is still there after GRACE are killed."""
+    """Terminate process groups; those with a process that is still there after GRACE are killed. Return when all ended.
+
+    On a busy host even a killed process takes a while to end, and whoever has us end wants none to be left.
+    """
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _signal_groups(leaders, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE
-    left = set(leaders)
+    left = _wait_for_groups(leaders, GRACE)
+    _signal_groups(left, signal.SIGKILL)
+    _wait_for_groups(left, KILLED)
+
+
+def _wait_for_groups(leaders: list[int], seconds: float) -> list[int]:
+    """Wait until the groups have ended; return the leaders of those that have not after that time."""
+    deadline = time.monotonic() + seconds
+    left = leaders
     while left and time.monotonic() < deadline:
         process.exited_children()
         # A leader that was waited for keeps its number only as long as its group has members.
-        left = set(_signal_groups(list(left), 0))
+        left = _signal_groups(left, 0)
         if left:
             time.sleep(0.01)
-    _signal_groups(list(left), signal.SIGKILL)
+    return left
 
 
 def _signal_groups(leaders: list[int], number: int) -> list[int]:

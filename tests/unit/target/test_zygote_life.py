@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from zygote_client import Module, ZygoteProcess
+from zygote_client import CHECKOUT, Module, ZygoteProcess, plain_environment
 
 from ansible_mitogen_svc.wire import frames
 
@@ -419,9 +419,33 @@ def test_the_end_of_a_zygote_takes_its_jobs_along(
         family = [pid for pid in family if b'trap' not in pathlib.Path(f'/proc/{pid}/cmdline').read_bytes()]
         zygote.process.kill()
     assert zygote.close() in (0, -9)
-    wait_until(lambda: not any(is_alive(pid) for pid in family), 3)
+    # Who had it end finds nothing of it, unless nobody was left to wait.
+    wait_until(lambda: not any(is_alive(pid) for pid in family), 3 if how == 'kill' else 0)
     if how != 'kill':
         assert list((tmp_path / 'store' / 'jobs').iterdir()) == []
+
+
+_ENDS_A_LARGE_PROCESS = """
+import os, signal, time
+from ansible_mitogen_svc.target import nursery
+ready, begun = os.pipe()
+pid = os.fork()
+if not pid:
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    memory = bytearray(b"x") * (256 << 20)  # which the kernel takes some time to give back
+    os.write(begun, b"x")
+    time.sleep(60)
+os.read(ready, 1)
+nursery.end_groups([pid])
+print(os.path.exists(f"/proc/{pid}"))
+"""
+
+
+def test_who_has_jobs_cut_off_waits_until_the_killed_ones_have_ended_too(pair: tuple[str, str]) -> None:
+    done = subprocess.run([pair[0], '-c', _ENDS_A_LARGE_PROCESS], capture_output=True, text=True, timeout=60,
+                          env={**plain_environment(), 'PYTHONPATH': str(CHECKOUT)})
+    assert (done.stdout, done.stderr) == ('False\n', '')
 
 
 def is_alive(pid: int) -> bool:
