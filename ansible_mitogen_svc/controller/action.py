@@ -143,8 +143,8 @@ class AcceleratedAction(_Core):
             if not asked_too_early(job, result["stdout"]):
                 return result
             self._svc_count("cold", REASON)
-            connection.svc_job = self._svc_snippet_job(given[0], sudoable, self._svc_whole(given[1]))
-            return super()._low_level_execute_command(given[0], sudoable, self._svc_whole(given[1]), *args, **kwargs)
+            # No module run is under way any more, so this is a command like others.
+            return self._low_level_execute_command(given[0], sudoable, given[1], *args, **kwargs)
         except InterpreterFailed as failure:
             self._svc_count("cold", "interpreter did not start")
             display.vvv(f"what core's own way makes of it is the result: {failure}", host=connection.svc_name)
