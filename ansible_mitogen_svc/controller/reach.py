@@ -10,7 +10,9 @@ Theory of operation
    tuple that led to a target before leads to it again without composing anything.
 2. Otherwise the transport composes the command and the Session starts it, or hands out the connection that another
    task has made meanwhile.
-3. `svc_begin` does the same in a thread beside the task, so that core can pack the module in the meantime.
+3. A target that was silent for long is asked for a sign of life before a task uses it: firewalls forget connections
+   without a word, and core would connect anew then.
+4. `svc_begin` does the same in a thread beside the task, so that core can pack the module in the meantime.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleValueOmittedError
+from ansible.plugins.connection import ConnectionBase
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller import transport
@@ -38,7 +41,7 @@ from ansible_mitogen_svc.spans import CONNECT, recorder
 from ansible_mitogen_svc.statistics import counters
 
 if TYPE_CHECKING:
-    from ansible.plugins.connection import ConnectionBase as _Core
+    _Core = ConnectionBase
 else:
     # The real base is whatever class stands behind the mixin.
     _Core = object
@@ -90,6 +93,8 @@ class ReachingConnection(_Core):
         if self.svc_unavailable is not None:
             return None
         target = self._svc_known_target()
+        if target is not None and target is not self.svc_last_target and not self._svc_still_there(target):
+            target = None
         if target is not None:
             if target is not self.svc_last_target:
                 session_lifecycle.current().note_use(target.key, self.svc_inventory_host)
@@ -126,6 +131,19 @@ class ReachingConnection(_Core):
         _known_keys[self._svc_settings()] = found[-1].key
         self.svc_last_target = found[-1]
         return found[-1]
+
+    def _svc_still_there(self, target: Target) -> bool:
+        """Whether a known target can be used; one that does not answer after a long silence is let go."""
+        seconds = float(self._play_context.timeout or constants.DEFAULT_TIMEOUT)
+        if target.still_answers(seconds):
+            return True
+        display.vvv(f"no answer within {seconds:.0f} seconds after a long silence: connecting anew", host=self.svc_name)
+        counters.add("connections", "silent")
+        if not self.svc_via and self.svc_plugin_class.reset is not ConnectionBase.reset:
+            super().reset()  # the plugin's: what it keeps open itself (ControlPersist) is as dead
+        if target.alive:
+            self.svc_forget_target()
+        return False
 
     def _svc_known_target(self) -> Target | None:
         key = _known_keys.get(self._svc_settings())

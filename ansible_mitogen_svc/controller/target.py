@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from ansible_mitogen_svc.controller.payload import Manifest
 from ansible_mitogen_svc.controller.workers.gate import fork_gate
-from ansible_mitogen_svc.services.answers import Answer, read_answer
-from ansible_mitogen_svc.services.link import Link
+from ansible_mitogen_svc.services.answers import Answer, JobRefused, ZygoteLost, read_answer
+from ansible_mitogen_svc.services.link import AnswerTimeout, Link, TargetLost
 from ansible_mitogen_svc.services.module_cache import kinds_of_code
 from ansible_mitogen_svc.spans import MODULE, recorder
 from ansible_mitogen_svc.statistics import counters
@@ -88,6 +88,8 @@ class Zygote:
 News = tuple[str, int, dict[str, Any], str, list[str]]
 
 
+#: Seconds after which core would connect anew (ControlPersist), and a firewall may have forgotten our connection.
+SILENCE = 60.0
 #: Number of a zygote, and a payload for it.
 Before = tuple[int, bytes]
 
@@ -116,6 +118,8 @@ class Target:
         #: The module that the latest file of a copy needed, see one_trip.py.
         self.latest_copy = "ansible.legacy.file"
         self._lock = threading.Lock()
+        #: When it was last heard of, by the monotonic clock.
+        self.answered = time.monotonic()
         #: Questions that were sent there so far, by this process: whatever changes something there is one.
         self.jobs = 0
         #: The zygote of the latest job.
@@ -176,6 +180,7 @@ class Target:
 
     def learn(self, news: Iterable[News]) -> None:
         """Take what `news` gave in a forked worker."""
+        self.answered = time.monotonic()
         with self._lock:
             for identity, number, header, executable, manifests in news:
                 zygote = self._numbered(number)
@@ -203,7 +208,20 @@ class Target:
         pending = self._link.ask(self.context_id, frames.pack_target(number, frames.pack_payload(header, blobs)))
         with fork_gate.blocking():
             data = pending.get(timeout)
+        self.answered = time.monotonic()
         return read_answer(data)
+
+    def still_answers(self, seconds: float) -> bool:
+        """Whether something can be asked there: after a long silence that is tried, for at most `seconds`."""
+        if time.monotonic() - self.answered < SILENCE:
+            return True
+        try:
+            self.call(LOGIN_ZYGOTE, {"op": "ping"}, timeout=seconds)
+        except (TargetLost, AnswerTimeout):
+            return False
+        except (ZygoteLost, JobRefused):
+            pass  # which is an answer
+        return True
 
     def count_job(self) -> None:
         """Something is about to be done there."""

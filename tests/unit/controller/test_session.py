@@ -15,13 +15,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import mitogen.master
 import mitogen.parent
 import pytest
+from ansible.playbook.play_context import PlayContext
+from ansible.plugins.loader import connection_loader
 
+from ansible_mitogen_svc.controller.connection import accelerated
 from ansible_mitogen_svc.controller.payload import Payload
-from ansible_mitogen_svc.controller.session import Session, SessionLifecycle
+from ansible_mitogen_svc.controller.session import Session, SessionLifecycle, session_lifecycle
 from ansible_mitogen_svc.controller.target import LOGIN, Target
 from ansible_mitogen_svc.services import exit_watch
 from ansible_mitogen_svc.services.answers import Answer, ZygoteLost
@@ -157,6 +161,42 @@ def test_a_killed_zygote_is_named_and_the_agent_lives_on(connect: Connect) -> No
         execute(target, "kill -9 $PPID; sleep 20")
     with pytest.raises(ZygoteLost, match="killed by signal 9"):
         execute(target, "true")
+
+
+def test_a_target_is_asked_for_a_sign_of_life_after_a_long_silence_only(session: Session, connect: Connect) -> None:
+    target = connect("one")
+    pid = agent_pid(session, target)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert target.still_answers(0.3), "it was heard of a moment ago"
+        target.answered -= 100
+        assert not target.still_answers(0.3)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert target.still_answers(30) and execute(target, "exit 3").header["rc"] == 3
+    assert time.monotonic() - target.answered < 10
+
+
+def local_connection() -> Any:
+    """As a task has one."""
+    context = PlayContext()
+    context.timeout = 1
+    made = connection_loader.get("local", context)
+    made.set_options()
+    return accelerated(made, "host")
+
+
+def test_a_connection_that_died_without_a_word_is_made_anew_for_the_next_task() -> None:
+    try:
+        silent = local_connection().svc_target()
+        pid = session_lifecycle.current().connections._processes[silent.context_id].pid
+        os.kill(pid, signal.SIGSTOP)
+        silent.answered -= 100
+        target = local_connection().svc_target()
+        assert target is not silent and execute(target, "exit 3").header["rc"] == 3
+        assert local_connection().svc_target() is target
+    finally:
+        session_lifecycle.close()
 
 
 def test_a_program_that_fails_before_an_agent_is_up_is_reported_with_its_words(session: Session) -> None:
