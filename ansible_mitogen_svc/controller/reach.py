@@ -41,7 +41,7 @@ from ansible_mitogen_svc.spans import CONNECT, recorder
 from ansible_mitogen_svc.statistics import counters
 
 if TYPE_CHECKING:
-    _Core = ConnectionBase
+    from ansible.plugins.connection import ConnectionBase as _Core
 else:
     # The real base is whatever class stands behind the mixin.
     _Core = object

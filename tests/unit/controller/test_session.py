@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -183,7 +184,10 @@ def local_connection() -> Any:
     context.timeout = 1
     made = connection_loader.get("local", context)
     made.set_options()
-    return accelerated(made, "host")
+    connection = accelerated(made, "host")
+    connection.svc_variables = {"ansible_python_interpreter": sys.executable}
+    connection.svc_templar = types.SimpleNamespace(template=lambda value: value)
+    return connection
 
 
 def test_a_connection_that_died_without_a_word_is_made_anew_for_the_next_task() -> None:
@@ -197,6 +201,7 @@ def test_a_connection_that_died_without_a_word_is_made_anew_for_the_next_task() 
         assert local_connection().svc_target() is target
     finally:
         session_lifecycle.close()
+        session_lifecycle.begin()
 
 
 def test_a_program_that_fails_before_an_agent_is_up_is_reported_with_its_words(session: Session) -> None:
