@@ -6,6 +6,7 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
+import ansible.release
 import pytest
 from rig.hosts import Host
 from rig.playbook import OURS, PlaybookRun, Runner
@@ -122,7 +123,9 @@ def test_files_of_a_directory_that_are_there_cost_three_round_trips_together(
         (tmp_path / 'tree' / ('inner' if number % 2 else '') / f'file{number}').write_text(f'{number}\n' * number)
     playbook = tmp_path / 'playbook.yml'
     playbook.write_text(TREE.format(host='beta' if become else 'alpha', become=str(become).lower()))
-    for changed, trips in ((True, 4), (False, 3)):
+    # core 2.19 runs the file module for each directory below the first as well, whatever files are in it
+    more = int(ansible.release.__version__.startswith('2.19.'))
+    for changed, trips in ((True, 4 + more), (False, 3 + more)):
         done = runner.run(playbook, inventory(root_host, root_host), OURS)
         assert done.returncode == 0, done.tail()
         assert done.of_task('tree')[0]['result']['changed'] is changed
