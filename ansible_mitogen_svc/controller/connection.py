@@ -67,7 +67,7 @@ class AcceleratedConnection(RunningConnection):
                 if job is not None and job.interpreter:
                     # What core's plugins say, and people look for in logs; what became of it is said after it.
                     display.vvv(f"EXEC {cmd}", host=self.svc_name)
-                    return self._svc_guard(lambda: self._svc_run_in_identity(target, job, cmd))
+                    return self._svc_guard(lambda: self.svc_run_with_retries(target, job, cmd))
                 # Beyond a hop there is no terminal: core's own plugin cannot go there.
                 if self.svc_via or not self._svc_wrapped(cmd):
                     return self._svc_guard(lambda: self._svc_execute(target, cmd, in_data))

@@ -11,11 +11,13 @@ Theory of operation
 2. Steps that nobody waits for are collected and travel with the next job, before it, or in front of it to the zygote
    that writes the task's files. `svc_flush` is for whatever needs them earlier.
 3. A job that was not delivered, or was refused before it began, is given to another zygote once. What was lost after
-   that may have happened, and is core's exception for an unreachable host.
+   that may have happened, and is core's exception for an unreachable host, unless ssh's `reconnection_retries` says
+   to try again all the same.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -118,6 +120,30 @@ class RunningConnection(ReachingConnection):
             raise AnsibleConnectionFailure(
                 f"The task's result from {self.svc_name} was lost: {error}. The next task starts another one."
             ) from None
+
+    def svc_run_with_retries(self, target: Target, job: Job, command: str) -> Outcome:
+        """A job; once more for a connection that was lost meanwhile, as often as the plugin's option says (ssh's)."""
+        for attempt in range(self._svc_retries(job)):
+            try:
+                return self._svc_run_in_identity(target, job, command)
+            except TargetLost:
+                seconds = min(2**attempt - 1, 30)  # as core's ssh plugin waits
+                display.vvv(f"connection lost (attempt {attempt + 1}), again in {seconds} seconds", host=self.svc_name)
+                time.sleep(seconds)
+                target.alive = False
+                again = self.svc_target()
+                if again is None:
+                    raise
+                target = again
+        return self._svc_run_in_identity(target, job, command)
+
+    def _svc_retries(self, job: Job) -> int:
+        if self._shell.tmpdir or job.batch is not None or job.sequel is not None or self.svc_held_run is not None:
+            return 0  # files of the task go with the connection
+        try:
+            return int(self.get_option("reconnection_retries"))
+        except KeyError:
+            return 0
 
     def _svc_run_in_identity(self, target: Target, job: Job, command: str) -> Outcome:
         job.anew = self._svc_wrapped(command)
