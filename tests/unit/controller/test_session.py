@@ -193,12 +193,15 @@ def local_connection() -> Any:
 def test_a_connection_that_died_without_a_word_is_made_anew_for_the_next_task() -> None:
     try:
         silent = local_connection().svc_target()
-        pid = session_lifecycle.current().connections._processes[silent.context_id].pid
-        os.kill(pid, signal.SIGSTOP)
-        silent.answered -= 100
-        target = local_connection().svc_target()
-        assert target is not silent and execute(target, "exit 3").header["rc"] == 3
-        assert local_connection().svc_target() is target
+        agent = session_lifecycle.current().connections._processes[silent.context_id]
+        agent.send_signal(signal.SIGSTOP)
+        try:
+            silent.answered -= 100
+            target = local_connection().svc_target()
+            assert target is not silent and execute(target, "exit 3").header["rc"] == 3
+            assert local_connection().svc_target() is target
+        finally:
+            os.kill(agent.pid, signal.SIGKILL)
     finally:
         session_lifecycle.close()
         session_lifecycle.begin()
