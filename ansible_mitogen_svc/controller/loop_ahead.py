@@ -197,7 +197,7 @@ class LoopAhead:
     def _run(target: Target, held: HeldRun, run: Run, batch: Batch, own: str) -> dict[str, Outcome]:
         """Have a batch run; outcomes by path. Raises as `Target.run`."""
         blobs = [json.dumps({"ANSIBLE_MODULE_ARGS": batch.first}).encode()]
-        items, _ = batch.pack(len(blobs))
+        items = batch.pack(len(blobs))[0]
         answer = target.run(held.zygote, {**run.header, "steps": [], "items": items}, blobs)
         outcome = batch.take(_outcome(answer))
         return {**batch.outcomes, own: outcome}

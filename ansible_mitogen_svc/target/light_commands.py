@@ -50,7 +50,7 @@ def install() -> None:
 
 def does_nothing(function: object) -> bool:
     """Whether it is core's, to set a umask, and holds none."""
-    if type(function) is not types.FunctionType or function.__qualname__ != _NAME:
+    if not isinstance(function, types.FunctionType) or function.__qualname__ != _NAME:
         return False
     code, cells = function.__code__, function.__closure__
     known = code.co_freevars == ('umask',) and code.co_names == ('os', 'umask') and not code.co_argcount

@@ -41,7 +41,7 @@ def source(thing: Callable[..., Any]) -> str:
 def _last_line(code: types.CodeType) -> int:
     """Number of the last line that does something, in a function or in those within it."""
     within = [_last_line(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    return max(code.co_firstlineno, *(line or 0 for _, _, line in code.co_lines()), *within)
+    return max(code.co_firstlineno, *(place[2] or 0 for place in code.co_lines()), *within)
 
 
 def _class_line(lines: list[str], name: str) -> int:
