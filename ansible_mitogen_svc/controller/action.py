@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ansible import constants
 from ansible.utils.display import Display
 
-from ansible_mitogen_svc.controller.compat import fetched_files, zip_references
+from ansible_mitogen_svc.controller.compat import copied_files, fetched_files, zip_references
 from ansible_mitogen_svc.controller.compat.copy_action import is_core_copy
 from ansible_mitogen_svc.controller.compat.remote_stat import LeanStatAction, reads_little_of_stat
 from ansible_mitogen_svc.controller.connection import AcceleratedConnection
@@ -365,6 +365,8 @@ def _accelerated_class(base: Hashable) -> type[Any]:
         mixins += [OneTripCopyAction, LeanStatAction] if mixins else [LeanStatAction]
         if base.__module__.rpartition(".")[2] == "fetch":
             fetched_files.install(base)
+        elif base.__module__.rpartition(".")[2] == "copy":
+            copied_files.install(base)
     return type(
         base.__name__, (*mixins, AcceleratedAction, base), {"__module__": base.__module__, "__doc__": base.__doc__}
     )

@@ -17,7 +17,7 @@ from ansible.module_utils.common.text.converters import to_text
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc import service
-from ansible_mitogen_svc.controller.compat import fetched_files
+from ansible_mitogen_svc.controller.compat import copied_files, fetched_files
 from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.steps import OwnDirectory
 from ansible_mitogen_svc.controller.target import AGENT, Target, round_trips
@@ -60,7 +60,10 @@ def put(carrier: Carrier, target: Target, file: IO[bytes], out_path: str, mode: 
     if size > SMALL or not carrier.svc_is_temporary(out_path):
         carrier.svc_flush()
         zygote = owner.zygote.number if owner is not None and own else AGENT
-        moved = _moved(target, "put", source=source, destination=out_path, mode=mode, zygote=zygote)
+        sha1, version = copied_files.sha1_of(source)
+        moved = _moved(
+            target, "put", source=source, destination=out_path, mode=mode, zygote=zygote, sha1=sha1, version=version
+        )
         if moved["known"]:
             carrier.svc_known_files.append({"path": _plain(out_path), **moved["known"]})
         sent = int(moved["size"])

@@ -20,7 +20,7 @@ class Answer:
     """What a zygote or the agent answered."""
 
     header: Mapping[str, Any]
-    blobs: Sequence[bytes] = field(repr=False)
+    blobs: Sequence[Any] = field(repr=False)
 
 
 class ZygoteLost(Exception):
@@ -51,15 +51,16 @@ class JobRefused(Exception):
         self.failed_step = failed_step
 
 
-def read_answer(data: bytes) -> Answer:
+def read_answer(data: bytes, copy: bool = True) -> Answer:
     """What an answer says.
 
+    :param copy: its blobs are bytes of their own; else views of `data`, for who is done with them at once.
     :raises TargetLost: it is no answer.
     :raises ZygoteLost: the zygote died; ZygoteGone when the question never reached it.
     :raises JobRefused: it says why something was not done.
     """
     try:
-        answer = Answer(*frames.unpack_payload(data))
+        answer = Answer(*(frames.unpack_payload(data) if copy else frames.view_payload(data)))
         header = answer.header
         if "lost" in header:
             raise _lost(header)

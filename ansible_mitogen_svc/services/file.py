@@ -31,15 +31,15 @@ import mitogen.core
 from ansible_mitogen_svc import service
 from ansible_mitogen_svc.services import flow
 from ansible_mitogen_svc.services.answers import Answer, read_answer
-from ansible_mitogen_svc.services.link import Link, PendingAnswer
+from ansible_mitogen_svc.services.link import Buffer, Link, PendingAnswer
 from ansible_mitogen_svc.statistics import counters
 from ansible_mitogen_svc.wire import frames, transfer
 from ansible_mitogen_svc.wire.file_version import version_of
 
 #: Number that stands for the agent in its messages.
 AGENT = 0
-#: Bytes asked for at once when a file is fetched.
-PULL = 1 << 20
+#: Bytes of a part, at most.
+LARGEST = 1 << 20
 
 
 class SourceChanged(Exception):
@@ -85,11 +85,15 @@ class FileService(service.Service):
 
     @service.expose(service.AllowParents())
     @service.arg_spec({"context_id": int, "source": str, "destination": str, "mode": int, "zygote": int})
-    def put(self, context_id: int, source: str, destination: str, mode: int, zygote: int) -> dict[str, Any]:
+    def put(  # noqa: PLR0913
+        self, context_id: int, source: str, destination: str, mode: int, zygote: int, sha1: str = "",
+        version: Sequence[int] = (),
+    ) -> dict[str, Any]:  # fmt: skip
         """Copy a file of the controller to the target.
 
         :param mode: what a new file gets, less the umask there; one that is replaced passes on its own.
         :param zygote: number of the one that writes, as its user; the agent does it as the login user.
+        :param sha1: of the file when it was `version`: `version_of` and the time of its change.
         :returns: `size` of the file in bytes, and `known`: what the target found out about it (docs/protocol.md).
         :raises JobRefused: the target could not write it.
         :raises SourceChanged: see there.
@@ -98,15 +102,18 @@ class FileService(service.Service):
         with open(os.fsencode(source), "rb", buffering=0) as file, self._transfer(context_id, source, zygote) as course:
             # A zygote has no threads, to sync in or to hash; what it writes lies in a task's temporary directory.
             threads = zygote == AGENT
-            course.begin({"op": "receive", "path": destination, "mode": mode, "durable": threads, "digests": threads})
-            size = os.fstat(file.fileno()).st_size
+            status = os.fstat(file.fileno())
+            known = {"sha1": sha1} if sha1 and [*version_of(status), status.st_ctime_ns] == list(version) else {}
+            digests = [name for name in transfer.DIGESTS if name not in known] if threads else []
+            course.begin({"op": "receive", "path": destination, "mode": mode, "durable": threads, "digests": digests})
+            size = status.st_size
             course.compression = flow.Compression(transfer.shrinks(file.fileno(), size))
             reader = transfer.PartReader(file.fileno())
             course.push(reader)
             if reader.changed():
                 raise SourceChanged(f"{source} was changed while it was copied")
             end = course.ask({"op": "complete", "size": reader.offset, "sha256": reader.digest.hexdigest()})
-            return {"size": reader.offset, "known": _what_is_known(end.header)}
+            return {"size": reader.offset, "known": _what_is_known(end.header, known)}
 
     @service.expose(service.AllowParents())
     @service.arg_spec({"context_id": int, "source": str, "destination": str})
@@ -198,7 +205,8 @@ class Course:
         unasked = 0
         first = True
         while True:
-            hole, data = reader.read(transfer.PART)
+            # What has to be compressed first shall not keep the link waiting.
+            hole, data = reader.read(transfer.PART if self.compression.on else self._length())
             if reader.ended:
                 break
             header, blobs = transfer.pack_part(hole, data, self.compression.on)
@@ -221,7 +229,7 @@ class Course:
         final = False
         while True:
             # Ahead as far as the window goes; the last question is the one for which only the end is left.
-            length = max(transfer.PART, min(PULL, self._window.size // 4))
+            length = self._length()
             while not final and (self._under_way + length <= self._window.size or not self._asked):
                 final = writer.offset + self._under_way >= size
                 question = {"op": "pull", "length": length, "compress": self.compression.on}
@@ -230,7 +238,7 @@ class Course:
             if answer.header.get("eof"):
                 break
             final = final and bool(self._asked)
-            writer.write(dict(answer.header), list(answer.blobs), PULL)
+            writer.write(dict(answer.header), list(answer.blobs), LARGEST)
             if size and writer.offset > size:
                 raise SourceChanged(f"{self._path} was changed while it was copied: it is larger than it was")
             self._tell_progress(writer.offset, size)
@@ -239,14 +247,18 @@ class Course:
         if (answer.header.get("size"), answer.header.get("sha256")) != (writer.offset, writer.digest.hexdigest()):
             raise Damaged(f"{self._path} did not arrive as it was sent")
 
-    def _ask_ahead(self, size: int, message: bytes) -> None:
+    def _length(self) -> int:
+        """Bytes of the next part: many where there is room for many, since each costs both ends the same."""
+        return max(transfer.PART, min(LARGEST, self._window.size // 4))
+
+    def _ask_ahead(self, size: int, message: Sequence[Buffer]) -> None:
         self._asked.append((size, time.monotonic(), self._link.ask(self._context_id, message)))
         self._under_way += size
 
     def _take(self) -> Answer:
         """Wait for the oldest answer that is under way."""
         size, asked, pending = self._asked.popleft()
-        answer = read_answer(pending.get())
+        answer = read_answer(pending.get(), copy=False)
         self._under_way -= size
         now = time.monotonic()
         self._window.acknowledge(size, asked, now)
@@ -256,8 +268,9 @@ class Course:
     def _tell_progress(self, done: int, size: int) -> None:
         self._report(self._number, Progress(self._path, self._target_name, max(0, done), size, self._window.rate()))
 
-    def _packed(self, header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> bytes:
-        return frames.pack_target(self._zygote, frames.pack_payload({**header, "transfer": self._number}, blobs))
+    def _packed(self, header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> Sequence[Buffer]:
+        pieces = frames.payload_pieces({**header, "transfer": self._number}, blobs)
+        return frames.target_pieces(self._zygote, pieces)
 
 
 def _count(hole: int, header: Mapping[str, Any], blobs: Sequence[bytes]) -> None:
@@ -267,15 +280,18 @@ def _count(hole: int, header: Mapping[str, Any], blobs: Sequence[bytes]) -> None
         counters.add("transfer", "bytes_saved", amount=header["z"] - len(blobs[0]))
 
 
-def _what_is_known(header: Mapping[str, Any]) -> dict[str, Any]:
-    """`version` and `digests` of a file, as a target says; {} when it says something else. Only it will be told."""
+def _what_is_known(header: Mapping[str, Any], ours: Mapping[str, str]) -> dict[str, Any]:
+    """`version` and `digests` of a file, as a target says; {} when it says something else. Only it will be told.
+
+    :param ours: digests that were known here.
+    """
     version, digests = header.get("version"), header.get("digests")
     if not isinstance(version, list) or [type(number) for number in version] != [int] * 4:
         return {}
     if not isinstance(digests, dict) or not set(digests) <= {"sha1", "md5"}:
         return {}
     good = all(isinstance(text, str) and len(text) <= 40 for text in digests.values())
-    return {"version": version, "digests": digests} if good else {}
+    return {"version": version, "digests": {**digests, **ours}} if good else {}
 
 
 def _mode_of(path: bytes) -> int:

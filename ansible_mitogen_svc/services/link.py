@@ -9,12 +9,23 @@ may call; the answer is handed over by the broker thread.
 from __future__ import annotations
 
 import queue
+from collections.abc import Sequence
 
 import mitogen.core
 import mitogen.parent
 
 from ansible_mitogen_svc.wire import transfer
 from ansible_mitogen_svc.wire.frames import AGENT_HANDLE
+from ansible_mitogen_svc.wire.parcel import InPieces
+
+_BINARY = mitogen.core.Message.ENC_BIN
+Buffer = bytes | bytearray | memoryview
+#: A message, or what it is made of.
+Data = bytes | Sequence[Buffer]
+
+
+class Parcel(InPieces, mitogen.core.Message):  # type: ignore[misc]
+    """A message with much data."""
 
 
 class TargetLost(Exception):
@@ -54,7 +65,7 @@ class Link:
     def __init__(self, router: mitogen.parent.Router) -> None:
         self._router = router
 
-    def ask(self, context_id: int, data: bytes) -> PendingAnswer:
+    def ask(self, context_id: int, data: Data) -> PendingAnswer:
         """Send `data` to the agent of a context; does not wait."""
         pending = PendingAnswer()
         context = self._router.context_by_id(context_id)
@@ -67,7 +78,7 @@ class Link:
         self._send(context_id, data, handle)
         return pending
 
-    def tell(self, context_id: int, data: bytes) -> None:
+    def tell(self, context_id: int, data: Data) -> None:
         """Send `data` to the agent of a context, which will not answer."""
         self._send(context_id, data, 0)
 
@@ -77,14 +88,14 @@ class Link:
         for side in (stream.receive_side, stream.transmit_side) if stream is not None else ():
             if side is not None and side.fd is not None:
                 transfer.widen(side.fd)
+        if stream is not None and stream.protocol is not None:
+            stream.protocol.read_size = transfer.PIPE
 
-    def _send(self, context_id: int, data: bytes, reply_to: int) -> None:
-        self._router.route(
-            mitogen.core.Message(
-                dst_id=context_id,
-                handle=AGENT_HANDLE,
-                reply_to=reply_to,
-                enc=mitogen.core.Message.ENC_BIN,
-                data=data,
-            )
-        )
+    def _send(self, context_id: int, data: Data, reply_to: int) -> None:
+        keywords = {"dst_id": context_id, "handle": AGENT_HANDLE, "reply_to": reply_to, "enc": _BINARY}
+        if isinstance(data, bytes):
+            message = mitogen.core.Message(data=data, **keywords)
+        else:
+            message = Parcel(**keywords)
+            message.put_together(data)
+        self._router.route(message)

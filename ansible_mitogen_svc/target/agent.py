@@ -102,7 +102,8 @@ class Agent:
         number, payload = frames.split_target(message.data)
         if number:
             return self.forward(number, caller, payload)
-        header, blobs = frames.unpack_payload(payload)
+        # What a file's parts hold is not copied; whoever keeps a blob keeps the message.
+        header, blobs = frames.view_payload(payload)
         try:
             self._operations[header["op"]](caller, header, blobs)
         except Exception as error:
@@ -112,6 +113,7 @@ class Agent:
         stream = self.router.stream_by_id(mitogen.parent_id)
         for side in (stream.receive_side, stream.transmit_side):
             transfer.widen(side.fd)
+        stream.protocol.read_size = transfer.PIPE
         self.transfers.handle(caller, header, blobs)
 
     def forward(self, number, caller, payload):
@@ -123,7 +125,7 @@ class Agent:
 
     def answer_from_thread(self, caller, header, blobs):
         if caller.handle:
-            self.broker.defer(caller.answer, frames.pack_payload(header, blobs))
+            self.broker.defer(self.router._async_route, caller.parcel(frames.payload_pieces(header, blobs)))
 
     # -- operations
 

@@ -129,7 +129,7 @@ class Incoming:
         self._path = header['path']
         self._mode = header['mode']
         self._durable = header.get('durable', True)
-        self._digests = transfer.FileDigests() if header.get('digests') else None
+        self._digests = transfer.FileDigests(header['digests']) if header.get('digests') else None
         self._sync: transfer.EarlySync | None = None
         self._lock = threading.Lock()
         self._descriptor = -1

@@ -15,6 +15,7 @@ import mitogen.core
 from mitogen.core import Message
 
 from ansible_mitogen_svc.wire import frames
+from ansible_mitogen_svc.wire.parcel import InPieces
 
 #: Written by the first stage of a started zygote, see services/bootstrap.py.
 READY = b"SVC-ZYGOTE\n"
@@ -36,6 +37,16 @@ class Caller:
         if self.handle:
             answer = Message(dst_id=self.context_id, handle=self.handle, enc=Message.ENC_BIN, data=payload)
             self.router._async_route(answer)
+
+    def parcel(self, pieces):
+        """The answer, for who may send it, as the broker thread alone does."""
+        answer = Parcel(dst_id=self.context_id, handle=self.handle, enc=Message.ENC_BIN)
+        answer.put_together(pieces)
+        return answer
+
+
+class Parcel(InPieces, Message):
+    """A message with much data."""
 
 
 class ZygoteStream(mitogen.core.Protocol):

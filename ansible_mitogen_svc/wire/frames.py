@@ -44,19 +44,30 @@ class FrameError(ValueError):
 
 def pack_payload(header: Mapping[str, Any], blobs: Sequence[Buffer] = ()) -> bytes:
     """Return one payload; `header["blobs"]` is added here and must not be given."""
+    return b''.join(payload_pieces(header, blobs))
+
+
+def payload_pieces(header: Mapping[str, Any], blobs: Sequence[Buffer] = ()) -> list[Buffer]:
+    """Return what one payload is made of, blobs as they are."""
     if blobs:
         header = dict(header, blobs=[len(blob) for blob in blobs])
     text = json.dumps(header, separators=(',', ':')).encode()
-    return b''.join((_LENGTH.pack(len(text)), text, *blobs))
+    return [_LENGTH.pack(len(text)) + text, *blobs]
 
 
 def unpack_payload(payload: Buffer) -> tuple[Header, list[bytes]]:
     """Split a payload into its header (without `blobs`) and its blobs. Raises FrameError."""
+    header, blobs = view_payload(payload)
+    return header, [bytes(blob) for blob in blobs]
+
+
+def view_payload(payload: Buffer) -> tuple[Header, list[memoryview]]:
+    """As `unpack_payload`, with views of the payload for blobs: nothing is copied."""
     header, offset, lengths = _open_payload(payload)
     view = memoryview(payload)
     blobs = []
     for length in lengths:
-        blobs.append(bytes(view[offset:offset + length]))
+        blobs.append(view[offset:offset + length])
         offset += length
     return header, blobs
 
@@ -97,7 +108,7 @@ def frame_header(length: int, call_id: int) -> bytes:
 
 def pack_frame(call_id: int, payload: Buffer) -> bytes:
     """Return one zygote frame. Raises FrameError when the payload is larger than MAX_PAYLOAD."""
-    return frame_header(len(payload), call_id) + bytes(payload)
+    return b''.join((frame_header(len(payload), call_id), payload))
 
 
 class FrameParser:
@@ -148,14 +159,19 @@ class FrameParser:
 
 def pack_target(zygote: int, payload: Buffer) -> bytes:
     """Return the data of a mitogen message to AGENT_HANDLE; zygote 0 is the agent itself."""
-    return _LENGTH.pack(zygote) + bytes(payload)
+    return b''.join((_LENGTH.pack(zygote), payload))
 
 
-def split_target(data: Buffer) -> tuple[int, bytes]:
-    """Return (zygote number, payload). Raises FrameError."""
+def target_pieces(zygote: int, pieces: Sequence[Buffer]) -> list[Buffer]:
+    """Return what `pack_target` would join, of what a payload is made of."""
+    return [_LENGTH.pack(zygote), *pieces]
+
+
+def split_target(data: Buffer) -> tuple[int, memoryview]:
+    """Return (zygote number, a view of the payload). Raises FrameError."""
     if len(data) < _LENGTH.size:
         raise FrameError('agent message ends inside its zygote number')
-    return _LENGTH.unpack_from(data)[0], bytes(memoryview(data)[_LENGTH.size:])
+    return _LENGTH.unpack_from(data)[0], memoryview(data)[_LENGTH.size:]
 
 
 def pack_manifest(files: Mapping[str, str]) -> tuple[str, bytes]:

@@ -20,6 +20,7 @@ import zlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, Dict, List, Tuple, Union
 
     Buffer = Union[bytes, bytearray, memoryview]
@@ -40,12 +41,12 @@ LARGE = 8 << 20
 _SYNC_INTERVAL = 0.2
 """Seconds between two times that what was written is sent to the disk."""
 
-_AHEAD = 16
+_AHEAD = 8
 """Parts that may wait to be hashed."""
 
 _SET_PIPE_SIZE, _GET_PIPE_SIZE = 1031, 1032
 """Linux's; Python has names for them since 3.10 only, and other systems answer with an error."""
-_PIPE = 256 * 1024
+PIPE = 256 * 1024
 """Bytes of a pipe that files pass through: what lies in it is read at once instead of in many small pieces."""
 
 
@@ -72,17 +73,21 @@ class StreamDigest:
         return self._digest.hexdigest()
 
 
-class FileDigests:
-    """sha1 and md5 of a file's content, computed in a thread beside the one that has the content pass by.
+DIGESTS = ('sha1', 'md5')
+"""What ansible-core's copy and fetch compute of a file."""
 
-    They are what ansible-core's copy and fetch compute, which so need not read the file again. A hole ends it: to hash
-    its zeros here would cost as much.
+
+class FileDigests:
+    """Digests of a file's content, computed in a thread beside the one that has the content pass by.
+
+    Core's modules and actions so need not read the file again. A hole ends it: to hash its zeros here would cost as
+    much.
     """
 
-    def __init__(self) -> None:
-        self._queue: queue.Queue[bytes | None] = queue.Queue(_AHEAD)
+    def __init__(self, names: Sequence[str] = DIGESTS) -> None:
+        self._queue: queue.Queue[Buffer | None] = queue.Queue(_AHEAD)
         self._digests: dict[str, Any] = {}
-        for name in ('sha1', 'md5'):
+        for name in names:
             try:
                 self._digests[name] = hashlib.new(name)
             except ValueError:
@@ -91,7 +96,7 @@ class FileDigests:
         self._thread.start()
         self._whole = True
 
-    def data(self, data: bytes) -> None:
+    def data(self, data: Buffer) -> None:
         """Add bytes, which are not changed afterwards; waits while too much is waiting."""
         if self._whole:
             self._queue.put(data)
@@ -223,7 +228,7 @@ class PartWriter:
         self.digest = StreamDigest()
         self._digests = digests
 
-    def write(self, header: dict[str, Any], blobs: list[bytes], limit: int) -> None:
+    def write(self, header: dict[str, Any], blobs: Sequence[Buffer], limit: int) -> None:
         """Write one part of at most `limit` bytes of data. Raises PartError, OSError."""
         hole, data = unpack_part(header, blobs, limit)
         if hole and self._regular:
@@ -258,12 +263,12 @@ def pack_part(hole: int, data: bytes, compress: bool) -> Part:
     return {}, [data]
 
 
-def unpack_part(header: dict[str, Any], blobs: list[bytes], limit: int) -> tuple[int, bytes]:
+def unpack_part(header: dict[str, Any], blobs: Sequence[Buffer], limit: int) -> tuple[int, Buffer]:
     """Return (bytes of a hole, data). Raises PartError, also for data of more than `limit` bytes."""
     hole, size = header.get('hole', 0), header.get('z')
     if type(hole) is not int or hole < 0 or hole > 1 << 62 or len(blobs) > 1 or bool(hole) == bool(blobs):
         raise PartError('a part is either data or a hole')
-    data = blobs[0] if blobs else b''
+    data: Buffer = blobs[0] if blobs else b''
     if size is not None:
         if type(size) is not int or not 0 < size <= limit:
             raise PartError('a compressed part is larger than allowed')
@@ -294,7 +299,7 @@ def shrinks(descriptor: int, size: int) -> bool:
 def widen(descriptor: int) -> None:
     """Make room in a pipe; what is no pipe, or may not grow any more, stays as it is."""
     try:
-        if fcntl.fcntl(descriptor, _GET_PIPE_SIZE) < _PIPE:
-            fcntl.fcntl(descriptor, _SET_PIPE_SIZE, _PIPE)
+        if fcntl.fcntl(descriptor, _GET_PIPE_SIZE) < PIPE:
+            fcntl.fcntl(descriptor, _SET_PIPE_SIZE, PIPE)
     except OSError:
         pass

@@ -19,9 +19,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import mitogen.core
 import pytest
 
 from ansible_mitogen_svc import service
+from ansible_mitogen_svc.controller.compat.copied_files import full_version
 from ansible_mitogen_svc.controller.session import Session
 from ansible_mitogen_svc.controller.target import Target
 from ansible_mitogen_svc.services import file as file_service
@@ -398,6 +400,26 @@ def sizes(agent: str, pipes: Sequence[int]) -> set[int]:
     return found
 
 
+@pytest.mark.parametrize(("window", "part"), [(flow.MOST, file_service.LARGEST), (flow.LEAST, PART)])
+def test_parts_are_as_large_as_the_link_bears_and_are_copied_once(
+        session: Session, connect: Connect, place: pathlib.Path, tmp_path: pathlib.Path,
+        monkeypatch: pytest.MonkeyPatch, window: int, part: int) -> None:
+    (tmp_path / "source").write_bytes(random.Random(3).randbytes(6 * file_service.LARGEST))
+    target = connect("one")
+    monkeypatch.setattr(flow.Window, "size", window)
+    reads: list[int] = []
+    read = file_service.transfer.PartReader.read
+    monkeypatch.setattr(
+        file_service.transfer.PartReader, "read", lambda self, length: reads.append(length) or read(self, length))
+    packed: list[int] = []
+    pack = mitogen.core.Message.pack
+    monkeypatch.setattr(mitogen.core.Message, "pack", lambda self: packed.append(len(self.data)) or pack(self))
+    put(session, target, tmp_path / "source", place / "there")
+    assert set(reads) == {part} and len(reads) == 6 * file_service.LARGEST // part + 1
+    assert max(packed, default=0) < PART
+    assert (place / "there").read_bytes() == (tmp_path / "source").read_bytes()
+
+
 def test_a_zygote_writes_a_file_as_an_agent_does(
         session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path) -> None:
     target = connect("one")
@@ -444,6 +466,25 @@ def test_digests_of_a_file_are_known_when_it_has_come(
     assert known["version"] == version_of(there.stat())
     there.write_bytes(data)
     assert known["version"] != version_of(there.stat())
+
+
+@pytest.mark.parametrize("still", [True, False], ids=["as it was", "changed since"])
+def test_a_digest_that_is_known_here_is_not_computed_there(
+        session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path,
+        monkeypatch: pytest.MonkeyPatch, still: bool) -> None:
+    asked: list[Any] = []
+    ask = file_service.Course.ask
+    monkeypatch.setattr(file_service.Course, "ask", lambda self, header: asked.append(header) or ask(self, header))
+    version = full_version(large.stat())
+    if not still:
+        large.touch()
+    known = session.move_file(
+        "put", context_id=connect("one").context_id, source=str(large), destination=str(place / "there"), mode=0o600,
+        zygote=0, sha1="a" * 40, version=version)["known"]
+    data = large.read_bytes()
+    sha1 = "a" * 40 if still else hashlib.sha1(data).hexdigest()
+    assert known["digests"] == {"sha1": sha1, "md5": hashlib.md5(data).hexdigest()}
+    assert asked[0]["digests"] == (["md5"] if still else ["sha1", "md5"])
 
 
 def test_digests_of_a_file_with_holes_are_not_computed(

@@ -12,7 +12,7 @@ import os
 import pathlib
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import mitogen.core
 import pytest
@@ -183,16 +183,16 @@ class LyingAgent:
         self.service = FileService(session.router)
         self.service._link = self  # type: ignore[assignment]
 
-    def ask(self, context_id: int, data: bytes) -> PendingAnswer:
+    def ask(self, context_id: int, data: Sequence[bytes]) -> PendingAnswer:
         pending = PendingAnswer()
-        header, _ = frames.unpack_payload(frames.split_target(data)[1])
+        header, _ = frames.unpack_payload(frames.split_target(b"".join(data))[1])
         pending.arrived(mitogen.core.Message(data=frames.pack_payload(*self._answers(header))))
         return pending
 
     def widen(self, context_id: int) -> None:
         """There are no pipes."""
 
-    def tell(self, context_id: int, data: bytes) -> None:
+    def tell(self, context_id: int, data: Sequence[bytes]) -> None:
         pass
 
 
