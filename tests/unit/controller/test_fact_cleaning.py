@@ -12,7 +12,7 @@ from ansible._internal._datatag._tags import Origin
 from ansible.plugins import loader
 from ansible.utils.display import Display
 from ansible.vars import clean
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as make
 
 from ansible_mitogen_svc.controller.compat import fact_cleaning
@@ -53,6 +53,8 @@ def same(found: Any, expected: Any) -> bool:
     return repr(found) == repr(expected) and type(found) is type(expected) and list(found) == list(expected)
 
 
+# The first run in a checkout makes tables of all characters.
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(FACTS)
 def test_facts_are_what_core_leaves_of_them(facts: dict[str, Any]) -> None:
     cleaning = fact_cleaning.cleaning(CORE)

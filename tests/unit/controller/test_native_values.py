@@ -12,7 +12,7 @@ from ansible._internal._datatag._tags import Origin, TrustedAsTemplate
 from ansible.module_utils._internal._datatag import AnsibleTagHelper
 from ansible.parsing.vault import EncryptedString, VaultLib, VaultSecret
 from ansible.utils import vars as core_vars
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as make
 
 from ansible_mitogen_svc.controller.compat import native_values
@@ -61,6 +61,8 @@ def outcome(convert: Any, value: Any) -> Any:
         return type(error), str(error)
 
 
+# The first run in a checkout makes tables of all characters.
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(RESULTS)
 def test_a_result_is_what_core_makes_of_it(value: Any) -> None:
     assert outcome(native_values.converting(CORE), value) == outcome(CORE, value)
