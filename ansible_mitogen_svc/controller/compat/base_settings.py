@@ -24,7 +24,8 @@ Setting = tuple[Any, Any]
 def remembering(core: Callable[..., Setting]) -> Callable[..., Setting]:
     """`ConfigManager.get_config_value_and_origin`."""
     surroundings: Surroundings | None = None
-    known: dict[str, _Known] = {}
+    #: {name: definition, value and origin when no variable sets it}
+    known: dict[str, tuple[Any, Setting]] = {}
 
     def get_config_value_and_origin(self: Any, config: str, *arguments: Any, **keywords: Any) -> Setting:
         nonlocal surroundings, known
@@ -37,25 +38,19 @@ def remembering(core: Callable[..., Setting]) -> Callable[..., Setting]:
             surroundings = Surroundings(self)
         memory = known
         definition = self._base_defs.get(config)
-        entry = memory.get(config)
-        if entry is None or entry.definition is not definition:
-            if definition is None or is_fresh(definition):
-                return core(self, config, variables=variables)
-            entry = memory[config] = _Known(definition, core(self, config))
-        if variables and any(variables.get(name) is not None for name in entry.variables):
+        if definition is None or _is_set(definition, variables):
             return core(self, config, variables=variables)
-        value, origin = entry.setting
+        entry = memory.get(config)
+        if entry is None or entry[0] is not definition:
+            if is_fresh(definition):
+                return core(self, config, variables=variables)
+            entry = memory[config] = definition, core(self, config)
+        value, origin = entry[1]
         return copy.copy(value) if isinstance(value, (list, dict)) else value, origin
 
     return get_config_value_and_origin
 
 
-class _Known:
-    """A setting as it is when no variable sets it."""
-
-    __slots__ = ("definition", "setting", "variables")
-
-    def __init__(self, definition: Any, setting: Setting) -> None:
-        self.definition = definition
-        self.setting = setting
-        self.variables = tuple(entry["name"] for entry in definition.get("vars") or ())
+def _is_set(definition: Any, variables: Any) -> bool:
+    """Whether a variable sets it."""
+    return bool(variables) and any(variables.get(entry["name"]) is not None for entry in definition.get("vars") or ())

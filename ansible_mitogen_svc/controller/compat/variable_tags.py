@@ -46,9 +46,6 @@ class RememberingTag:
             entry = self._known[id(value)] = value, self._core.tag(value)
         return entry[1]
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._core, name)
-
 
 def remembering(core: Any) -> RememberingTag:
     """One of the tags."""

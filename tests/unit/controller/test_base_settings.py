@@ -91,6 +91,16 @@ def test_a_variable_is_seen(config: ConfigManager, asked: list[str], value: Any)
     assert asked == [name] * (1 if value is None else 3)
 
 
+def test_a_variable_spares_a_setting_that_is_wrong_elsewhere(
+    config: ConfigManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANSIBLE_WIN_ASYNC_STARTUP_TIMEOUT", "not a number")
+    variables = {"ansible_win_async_startup_timeout": 7}
+    assert config.get_config_value("WIN_ASYNC_STARTUP_TIMEOUT", variables=variables) == 7
+    with pytest.raises(AnsibleError, match="WIN_ASYNC_STARTUP_TIMEOUT"):
+        config.get_config_value("WIN_ASYNC_STARTUP_TIMEOUT")
+
+
 def test_more_than_a_name_is_asked_of_core(config: ConfigManager, asked: list[str]) -> None:
     for _time in range(2):
         config.get_config_value(DEBUGGER, keys={"a": 1})
