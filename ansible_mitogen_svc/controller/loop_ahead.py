@@ -38,6 +38,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_mitogen_svc.controller.compat.copy_action import Arguments, CopyArguments
+from ansible_mitogen_svc.controller.compat.module_walk import say_debug
 from ansible_mitogen_svc.controller.pair import HeldRun
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.plain_template import NotPlain, plainly
@@ -135,8 +136,9 @@ class LoopAhead:
                 if not self._ask(target, held, first, second):
                     # In vain: next time after more of them.
                     self._row, self._few = 0, 2 * self._few
-            except Exception:
+            except Exception as error:
                 # Whatever it is, the pair itself will have the same, and core the words for it.
+                say_debug(f"nothing more is asked ahead of its turn: {error!r}")
                 self._off = True
                 self._forget()
         return self._answer(held, first, second)

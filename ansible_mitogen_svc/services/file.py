@@ -34,7 +34,7 @@ from ansible_mitogen_svc.services.answers import Answer, read_answer
 from ansible_mitogen_svc.services.link import Buffer, Link, PendingAnswer
 from ansible_mitogen_svc.statistics import counters
 from ansible_mitogen_svc.wire import frames, transfer
-from ansible_mitogen_svc.wire.file_version import version_of
+from ansible_mitogen_svc.wire.file_version import full_version_of, version_of
 
 #: Number that stands for the agent in its messages.
 AGENT = 0
@@ -93,7 +93,7 @@ class FileService(service.Service):
 
         :param mode: what a new file gets, less the umask there; one that is replaced passes on its own.
         :param zygote: number of the one that writes, as its user; the agent does it as the login user.
-        :param sha1: of the file when it was `version`: `version_of` and the time of its change.
+        :param sha1: of the file when it was `version` (`full_version_of`).
         :returns: `size` of the file in bytes, and `known`: what the target found out about it (docs/protocol.md).
         :raises JobRefused: the target could not write it.
         :raises SourceChanged: see there.
@@ -103,7 +103,7 @@ class FileService(service.Service):
             # A zygote has no threads, to sync in or to hash; what it writes lies in a task's temporary directory.
             threads = zygote == AGENT
             status = os.fstat(file.fileno())
-            known = {"sha1": sha1} if sha1 and [*version_of(status), status.st_ctime_ns] == list(version) else {}
+            known = {"sha1": sha1} if sha1 and full_version_of(status) == list(version) else {}
             digests = [name for name in transfer.DIGESTS if name not in known] if threads else []
             course.begin({"op": "receive", "path": destination, "mode": mode, "durable": threads, "digests": digests})
             size = status.st_size

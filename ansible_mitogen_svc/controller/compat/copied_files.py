@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ansible_mitogen_svc.wire.file_version import version_of
+from ansible_mitogen_svc.wire.file_version import full_version_of
 
 #: Files that are remembered, and bytes from which on a file is.
 LIMIT, LARGE = 64, 256 << 10
@@ -28,11 +28,6 @@ SETTLED = 2.0
 
 #: {path: (version, with its time of change; sha1)}
 _known: dict[str, tuple[list[int], str]] = {}
-
-
-def full_version(status: os.stat_result) -> list[int]:
-    """What tells a file from the same file at another time; its time of change cannot be set."""
-    return [*version_of(status), status.st_ctime_ns]
 
 
 def sha1_of(path: str) -> tuple[str, list[int]]:
@@ -77,4 +72,4 @@ def _settled_version(path: Any) -> list[int] | None:
     latest = max(status.st_mtime, status.st_ctime)
     if not stat.S_ISREG(status.st_mode) or status.st_size <= LARGE or not latest + SETTLED < time.time():
         return None
-    return full_version(status)
+    return full_version_of(status)

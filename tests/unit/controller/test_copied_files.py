@@ -17,7 +17,8 @@ from ansible.plugins.loader import action_loader
 
 from ansible_mitogen_svc.controller import action
 from ansible_mitogen_svc.controller.compat import copied_files
-from ansible_mitogen_svc.controller.compat.copied_files import full_version, sha1_of
+from ansible_mitogen_svc.controller.compat.copied_files import sha1_of
+from ansible_mitogen_svc.wire.file_version import full_version_of
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_a_large_file_is_read_once_until_it_changes(
     for _ in range(3):
         assert copy.checksum(path) == hashlib.sha1(data).hexdigest()
     assert len(copy.calls) == 1
-    assert sha1_of(path) == (hashlib.sha1(data).hexdigest(), full_version(os.stat(path)))
+    assert sha1_of(path) == (hashlib.sha1(data).hexdigest(), full_version_of(os.stat(path)))
     status = os.stat(path)
     (tmp_path / "large").write_bytes(b"z" * len(data))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -23,13 +23,12 @@ import mitogen.core
 import pytest
 
 from ansible_mitogen_svc import service
-from ansible_mitogen_svc.controller.compat.copied_files import full_version
 from ansible_mitogen_svc.controller.session import Session
 from ansible_mitogen_svc.controller.target import Target
 from ansible_mitogen_svc.services import file as file_service
 from ansible_mitogen_svc.services import flow
 from ansible_mitogen_svc.statistics import counters
-from ansible_mitogen_svc.wire.file_version import version_of
+from ansible_mitogen_svc.wire.file_version import full_version_of, version_of
 from ansible_mitogen_svc.wire.transfer import PART, EarlySync
 
 Connect = Callable[[str], Target]
@@ -475,7 +474,7 @@ def test_a_digest_that_is_known_here_is_not_computed_there(
     asked: list[Any] = []
     ask = file_service.Course.ask
     monkeypatch.setattr(file_service.Course, "ask", lambda self, header: asked.append(header) or ask(self, header))
-    version = full_version(large.stat())
+    version = full_version_of(large.stat())
     if not still:
         large.touch()
     known = session.move_file(

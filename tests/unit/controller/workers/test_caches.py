@@ -31,7 +31,7 @@ from ansible.playbook.task_include import TaskInclude
 from ansible.template import Templar, trust_as_template
 from ansible.vars import manager as vars_manager
 
-from ansible_mitogen_svc.controller.compat import caches, plain_strings, playbook_objects
+from ansible_mitogen_svc.controller.compat import caches, plain_strings, playbook_objects, variable_tags
 
 TASKS = [
     {"action": "debug", "args": {"msg": "plain"}},
@@ -332,6 +332,26 @@ def undone(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 def test_this_core_is_one_the_shortcuts_were_compared_with(undone: pytest.MonkeyPatch) -> None:
     names = [each.name for each in caches.SHORTCUTS]
     assert caches.install() == [name for name in names if TAGS_VARIABLES or not name.startswith("_DEPRECATE_")]
+
+
+@pytest.mark.parametrize(
+    ("place", "module"),
+    [
+        ("ansible.vars.manager:clean_facts", "fact_cleaning"),
+        ("ansible.utils.vars:transform_to_native_types", "native_values"),
+        ("ansible.config.manager:ConfigManager.get_config_value_and_origin", "base_settings"),
+    ],
+)
+def test_what_core_does_for_each_task_is_in_its_place(undone: pytest.MonkeyPatch, place: str, module: str) -> None:
+    caches.install()
+    assert caches._find(place).__module__.rpartition(".")[2] == module
+
+
+@pytest.mark.skipif(not TAGS_VARIABLES, reason="2.19 puts no tags on variables")
+def test_the_tags_of_variables_are_remembered(undone: pytest.MonkeyPatch) -> None:
+    caches.install()
+    for tag in (vars_manager._DEPRECATE_VARS, vars_manager._DEPRECATE_TOP_LEVEL_FACT_TAG):
+        assert isinstance(tag, variable_tags.RememberingTag)
 
 
 def test_shortcuts_are_not_installed_twice(undone: pytest.MonkeyPatch) -> None:
