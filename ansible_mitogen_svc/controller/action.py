@@ -260,6 +260,8 @@ class AcceleratedAction(_Core):
     def _svc_can_own_directory(self) -> bool:
         """Whether files are for a become user who could not read the login user's, and a zygote can write them."""
         connection = self._connection
+        if constants.DEFAULT_KEEP_REMOTE_FILES:
+            return False  # someone, maybe the login user, will look at what core leaves there
         ours = not getattr(connection, "_remote_is_local", False) and not connection.svc_become_wants_terminal
         return ours and self._is_become_unprivileged() and connection.svc_target() is not None
 

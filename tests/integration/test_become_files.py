@@ -143,3 +143,32 @@ def test_a_change_of_the_account_between_two_files_is_seen_by_the_second(
     done = runner.run(playbook, inventory(root_host, root_host), OURS)
     assert done.returncode == 0, done.tail()
     assert root_host.shell('stat -c "%U %G" /home/app/two').split() == ['app', 'batch']
+
+
+KEPT = """
+- hosts: beta
+  gather_facts: false
+  become: true
+  become_user: app
+  vars: {ansible_pipelining: false}
+  tasks:
+    - {name: module, ping: }
+    - {name: script, script: say.sh}
+"""
+KEPT_FILES = 'stat -c "%U %G %a" /var/tmp/ansible-tmp-* /var/tmp/ansible-tmp-*/*'
+
+
+def test_files_that_are_kept_on_the_target_are_left_as_core_leaves_them(
+        runner: Runner, root_host: Host, tmp_path: pathlib.Path) -> None:
+    root_host.shell('groupadd shared; usermod -aG shared ops; usermod -aG shared app; chmod a-x $(command -v setfacl)')
+    (tmp_path / 'playbook.yml').write_text(KEPT)
+    (tmp_path / 'say.sh').write_text('#!/bin/sh\nid -un\n')
+    kept = {'ANSIBLE_KEEP_REMOTE_FILES': 'true', 'ANSIBLE_COMMON_REMOTE_GROUP': 'shared'}
+    left = {}
+    for setting in (CORE, OURS):
+        done = runner.run(tmp_path / 'playbook.yml', inventory(root_host, root_host), setting, environment=kept)
+        assert done.returncode == 0, done.tail()
+        left[setting.name] = sorted(set(root_host.shell(KEPT_FILES).splitlines()))
+        root_host.shell('rm -rf /var/tmp/ansible-tmp-*')
+    assert left['core'] == left['svc']
+    assert any(line.startswith('ops shared') for line in left['core']), left
