@@ -2,8 +2,7 @@
 # Copyright: The ansible_mitogen_svc authors
 """The mixin in front of action plugins: says what a command is before core composes and runs it.
 
-Lives in a task worker. An action's class is the plugin's own with `AcceleratedAction` in front (`accelerated`), when
-its connection is an accelerated one. What is overridden here, and where core has it
+Lives in a task worker; action_classes.py puts it in front of a plugin. What is overridden here, and where core has it
 (ansible/plugins/action/__init__.py, checked on 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1):
 
 - `_configure_module`, `_low_level_execute_command`: recognise module runs and hand them to a zygote.
@@ -18,25 +17,19 @@ import contextlib
 import functools
 import re
 import shlex
-import types
-from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ansible import constants
 from ansible.utils.display import Display
 
-from ansible_mitogen_svc.controller.compat import copied_files, fetched_files, zip_references
-from ansible_mitogen_svc.controller.compat.copy_action import is_core_copy
-from ansible_mitogen_svc.controller.compat.remote_stat import LeanStatAction, reads_little_of_stat
+from ansible_mitogen_svc.controller.compat import zip_references
 from ansible_mitogen_svc.controller.connection import AcceleratedConnection
 from ansible_mitogen_svc.controller.identity import InterpreterFailed
 from ansible_mitogen_svc.controller.late_jobs import REASON, asked_too_early
-from ansible_mitogen_svc.controller.one_trip import OneTripCopyAction
 from ansible_mitogen_svc.controller.payload import NotSplit, Payload
 from ansible_mitogen_svc.controller.running import Job
 from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.steps import Steps
-from ansible_mitogen_svc.controller.tree_copy import TreeCopyAction
 from ansible_mitogen_svc.services.bootstrap import zygote_arguments
 from ansible_mitogen_svc.statistics import counters
 
@@ -356,51 +349,3 @@ class _NoTerminal:
 
     def __exit__(self, *exception: object) -> None:
         self._action._svc_no_terminal -= 1
-
-
-@functools.cache
-def _accelerated_class(base: Hashable) -> type[Any]:
-    assert isinstance(base, type)
-    mixins: list[type[Any]] = [TreeCopyAction] if is_core_copy(base) else []
-    if reads_little_of_stat(base):
-        # What is known to the last line may be foreseen one step.
-        mixins += [OneTripCopyAction, LeanStatAction] if mixins else [LeanStatAction]
-        if base.__module__.rpartition(".")[2] == "fetch":
-            fetched_files.install(base)
-        elif base.__module__.rpartition(".")[2] == "copy":
-            copied_files.install(base)
-    return type(
-        base.__name__, (*mixins, AcceleratedAction, base), {"__module__": base.__module__, "__doc__": base.__doc__}
-    )
-
-
-def accelerated(action: Any) -> Any:
-    """The action with our mixin in front, when its connection is ours; else the very same one."""
-    if not isinstance(action._connection, AcceleratedConnection) or isinstance(action, AcceleratedAction):
-        return action
-    replacement: Any = object.__new__(_accelerated_class(cast(Hashable, type(action))))
-    replacement.__dict__ = action.__dict__
-    replacement._shared_loader_obj = with_our_actions(action._shared_loader_obj)
-    return replacement
-
-
-class _ActionLoader:
-    """Core's action loader for actions that run others (shell runs command, template runs copy, ...)."""
-
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    def get(self, *args: Any, **kwargs: Any) -> Any:
-        """Core's `get`; what it gives is accelerated like the action that asked."""
-        found = self._loader.get(*args, **kwargs)
-        return accelerated(found) if hasattr(found, "_connection") else found
-
-
-def with_our_actions(loaders: Any) -> Any:
-    """Core's namespace of plugin loaders, with an action loader that gives accelerated actions."""
-    if loaders is None or isinstance(loaders.action_loader, _ActionLoader):
-        return loaders
-    return types.SimpleNamespace(**dict(vars(loaders), action_loader=_ActionLoader(loaders.action_loader)))

@@ -26,10 +26,11 @@ from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller import file_transfer, transport
+from ansible_mitogen_svc.controller.batch import Outcome
 from ansible_mitogen_svc.controller.compat.session_isolation import workers_are_isolated
 from ansible_mitogen_svc.controller.local_command import own_session
 from ansible_mitogen_svc.controller.pair import NotSent
-from ansible_mitogen_svc.controller.running import Outcome, RunningConnection
+from ansible_mitogen_svc.controller.running import RunningConnection
 from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.steps import Steps
 

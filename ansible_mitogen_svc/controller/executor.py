@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible.executor.task_executor import TaskExecutor
 
-from ansible_mitogen_svc.controller import action, connection
+from ansible_mitogen_svc.controller import action_classes, connection
 from ansible_mitogen_svc.controller.compat import module_build, module_walk, template_code
 from ansible_mitogen_svc.controller.loop_ahead import LoopAhead, loop_ahead
 from ansible_mitogen_svc.controller.session import session_lifecycle
@@ -34,7 +34,7 @@ class AcceleratedExecutor(_Core):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._shared_loader_obj: Any = action.with_our_actions(self._shared_loader_obj)
+        self._shared_loader_obj: Any = action_classes.with_our_actions(self._shared_loader_obj)
         #: The connections of the task; a loop's items may have one each.
         self._svc_connections: list[connection.AcceleratedConnection] = []
         self._svc_loop_ahead: LoopAhead | None = None

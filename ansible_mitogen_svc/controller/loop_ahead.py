@@ -37,13 +37,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_mitogen_svc.controller.batch import Batch, Item, Outcome, outcome_of, simple_result
 from ansible_mitogen_svc.controller.compat.copy_action import Arguments, CopyArguments
 from ansible_mitogen_svc.controller.compat.module_walk import say_debug
 from ansible_mitogen_svc.controller.pair import HeldRun
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.plain_template import NotPlain, plainly
 from ansible_mitogen_svc.controller.target import Target
-from ansible_mitogen_svc.controller.tree_copy import Batch, Item, Outcome, simple_result
 from ansible_mitogen_svc.services.answers import Answer
 from ansible_mitogen_svc.statistics import counters
 
@@ -145,7 +145,7 @@ class LoopAhead:
 
     def note(self, target: Target, answer: Answer) -> None:
         """A pair was sent, and its second run has this answer."""
-        result = simple_result(_outcome(answer))
+        result = simple_result(outcome_of(answer))
         self._jobs += 1
         if target.jobs == self._jobs and result is not None and result.get("changed") is False:
             self._row += 1
@@ -201,7 +201,7 @@ class LoopAhead:
         blobs = [json.dumps({"ANSIBLE_MODULE_ARGS": batch.first}).encode()]
         items = batch.pack(len(blobs))[0]
         answer = target.run(held.zygote, {**run.header, "steps": [], "items": items}, blobs)
-        outcome = batch.take(_outcome(answer))
+        outcome = batch.take(outcome_of(answer))
         return {**batch.outcomes, own: outcome}
 
     def _guess(self, first: Run, second: Run) -> dict[str, Arguments]:
@@ -283,10 +283,6 @@ def _sha1_of(outcome: Outcome) -> str:
     if not isinstance(status, dict) or not status.get("exists") or not status.get("isreg"):
         return ""
     return str(status.get("checksum") or "")
-
-
-def _outcome(answer: Answer) -> Outcome:
-    return int(answer.header["rc"] if answer.header.get("rc") is not None else 1), answer.blobs[0], answer.blobs[1]
 
 
 def _as_answer(outcome: Outcome) -> Answer:

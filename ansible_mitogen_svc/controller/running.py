@@ -20,13 +20,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.text.converters import to_text
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller import identity as identities
+from ansible_mitogen_svc.controller.batch import Batch, Outcome, outcome_of
 from ansible_mitogen_svc.controller.escalation import EscalationRefused
 from ansible_mitogen_svc.controller.loop_ahead import LoopAhead, run_of
 from ansible_mitogen_svc.controller.pair import HeldRun, Sequel
@@ -43,18 +44,6 @@ display = Display()
 #: Seconds that zygotes may take to end.
 RETIRE_TIMEOUT = 10.0
 T = TypeVar("T")
-#: Exit status, standard output, standard error.
-Outcome = tuple[int, bytes, bytes]
-
-
-class Batch(Protocol):
-    """Further runs of a job's module; see tree_copy.py."""
-
-    def pack(self, first_blob: int) -> tuple[list[dict[str, Any]], list[bytes]]:
-        """The header's `items`, and their blobs."""
-
-    def take(self, answer: Outcome) -> Outcome:
-        """Keep what became of the items, and return the outcome of the job's own run."""
 
 
 @dataclass
@@ -183,7 +172,7 @@ class RunningConnection(ReachingConnection):
         answer = self._svc_send(target, job, zygote, header, blobs)
         if job.payload is not None:
             counters.add("module_runs", "zygote", "zygote")
-        return _outcome(answer) if job.batch is None else job.batch.take(_outcome(answer))
+        return outcome_of(answer) if job.batch is None else job.batch.take(outcome_of(answer))
 
     def _svc_send(self, target: Target, job: Job, zygote: Zygote, header: dict[str, Any], blobs: list[bytes]) -> Answer:
         """Run a job; as the second of a pair, or with a second, when that is what it is."""
@@ -309,7 +298,7 @@ class RunningConnection(ReachingConnection):
         display.vvv(f"EXEC {command}", host=self.svc_name)
         argv = [self.svc_transport.shell(target.hello), "-c", command]
         header: dict[str, Any] = {"op": "execute", "argv": argv, "environment": {}}
-        return _outcome(self._svc_send(target, Job(), zygote, header, [in_data or b""]))
+        return outcome_of(self._svc_send(target, Job(), zygote, header, [in_data or b""]))
 
     def svc_flush(self) -> None:
         """Carry out the steps that are still waiting, now.
@@ -356,13 +345,3 @@ class RunningConnection(ReachingConnection):
         target = self.svc_target()
         if target is not None:
             target.cast(self._svc_writer(target).number, {"op": "steps", "steps": [list(step)]})
-
-
-def _outcome(answer: Answer) -> Outcome:
-    """rc, stdout and stderr as a shell would give them for the job."""
-    stdout, stderr = answer.blobs
-    signal = answer.header.get("signal")
-    if signal:
-        stderr += b"\nThe process was killed by signal %d%s.\n" % (signal, b" (out of memory?)" if signal == 9 else b"")
-        return 128 + int(signal), stdout, stderr
-    return int(answer.header["rc"]), stdout, stderr

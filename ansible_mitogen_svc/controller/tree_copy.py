@@ -20,22 +20,19 @@ Theory of operation
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ansible.parsing.vault import is_encrypted_file
 from ansible.utils.display import Display
 from ansible.utils.hashing import checksum
 
+from ansible_mitogen_svc.controller.batch import Batch, Item, Outcome, simple_result
 from ansible_mitogen_svc.controller.compat import copy_action
 from ansible_mitogen_svc.controller.compat.copy_action import Arguments, CopyPlan, key_of
 from ansible_mitogen_svc.controller.file_transfer import SMALL
-from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.statistics import counters
-from ansible_mitogen_svc.wire import frames
 
 if TYPE_CHECKING:
     from ansible.plugins.action import ActionBase as _Core
@@ -48,84 +45,6 @@ display = Display()
 MOST_ITEMS, MOST_BYTES = 1000, 4 << 20
 #: Module by which core runs it -> the one of core's that is known to bear several runs in one process.
 _BATCHED = {"ansible.legacy.stat": "stat", "ansible.legacy.copy": "copy", "ansible.legacy.file": "file"}
-
-#: Exit status, standard output, standard error.
-Outcome = tuple[int, bytes, bytes]
-
-
-@dataclass
-class Item:
-    """A run that is foreseen.
-
-    Attributes:
-        key: see `key_of`.
-        arguments: of the module.
-        content, place, mode: what is written where before it, and with which mode; no content for most.
-    """
-
-    key: str
-    arguments: Arguments
-    content: bytes | None = None
-    place: str = ""
-    mode: int = 0
-
-
-@dataclass
-class Batch:
-    """A job's further items, and what became of them."""
-
-    first: Arguments
-    items: Sequence[Item]
-    module: str
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    #: The outcome of the job's own run.
-    own: Outcome | None = None
-    stuck: bool = False
-
-    def fits(self, payload: Payload) -> bool:
-        """Whether the payload is core's own module, which is known to bear this."""
-        source = copy_action.core_module_source(self.module)
-        return payload.module == f"ansible.modules.{self.module}" and source in payload.manifest.files.values()
-
-    def pack(self, first_blob: int) -> tuple[list[dict[str, Any]], list[bytes]]:
-        """The header's `items` and the blobs they name, counted from `first_blob`."""
-        packed: list[dict[str, Any]] = [{}]
-        blobs: list[bytes] = []
-        for item in self.items:
-            entry: dict[str, Any] = {"set": self._difference(item.arguments)}
-            if item.content is not None:
-                put = ["put", item.place, item.mode, first_blob + len(blobs)]
-                entry["steps"] = [put, ["chmod", item.place, "u+rwx"]]
-                blobs.append(item.content)
-            packed.append(entry)
-        return packed, blobs
-
-    def _difference(self, arguments: Arguments) -> dict[str, Any]:
-        return {name: value for name, value in arguments.items() if self.first.get(name) != value}
-
-    def take(self, answer: Outcome) -> Outcome:
-        """Sort a job's outcome into those of its items, and return the first's."""
-        rc, output, errors = answer
-        parser = frames.FrameParser()
-        own: Outcome | None = None
-        done = -1
-        try:
-            for done, payload in parser.feed(output):
-                header, blobs = frames.unpack_payload(payload)
-                if "rc" not in header:
-                    self.stuck = True
-                elif done == 0:
-                    own = int(header["rc"]), blobs[0], blobs[1]
-                else:
-                    self.outcomes[self.items[done - 1].key] = int(header["rc"]), blobs[0], blobs[1]
-        except (frames.FrameError, LookupError, TypeError, ValueError):
-            return 1, output, errors
-        if rc and done < len(self.items):
-            # The process died: whatever it was doing ended like that.
-            if own is None:
-                return rc, b"", errors
-            self.outcomes[self.items[done].key] = rc, b"", errors
-        return own if own is not None else (rc or 1, output, errors)
 
 
 class TreeCopyAction(_Core):
@@ -287,15 +206,3 @@ def is_encrypted(path: str) -> bool:
     """Whether a file is a vault's, which core decrypts before it looks at it."""
     with open(path, "rb") as file:
         return bool(is_encrypted_file(file))
-
-
-def simple_result(outcome: Outcome) -> dict[str, Any] | None:
-    """A result that core would take as it is; None when core has to look at it."""
-    rc, output, _ = outcome
-    try:
-        result = json.loads(output) if not rc else None
-    except ValueError:
-        return None
-    if not isinstance(result, dict) or "__ansible_type" in output.decode("utf-8", "replace"):
-        return None
-    return None if any(result.get(name) for name in ("failed", "warnings", "deprecations", "exception")) else result

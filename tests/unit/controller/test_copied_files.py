@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from ansible.plugins.loader import action_loader
 
-from ansible_mitogen_svc.controller import action
+from ansible_mitogen_svc.controller import action_classes
 from ansible_mitogen_svc.controller.compat import copied_files
 from ansible_mitogen_svc.controller.compat.copied_files import sha1_of
 from ansible_mitogen_svc.wire.file_version import full_version_of
@@ -109,6 +109,6 @@ def test_this_core_s_copy_asks_there(monkeypatch: pytest.MonkeyPatch) -> None:
     found = action_loader.get_with_context("copy", class_only=True).object
     module: Any = importlib.import_module(found.__module__)
     monkeypatch.setattr(module, "checksum", getattr(module.checksum, "svc_core", module.checksum))
-    action._accelerated_class.cache_clear()
-    action._accelerated_class(found)
+    action_classes._accelerated_class.cache_clear()
+    action_classes._accelerated_class(found)
     assert hasattr(module.checksum, "svc_core")

@@ -9,7 +9,7 @@ import importlib
 import pytest
 from ansible.plugins.loader import action_loader
 
-from ansible_mitogen_svc.controller import action
+from ansible_mitogen_svc.controller import action_classes
 from ansible_mitogen_svc.controller.compat import remote_stat
 from ansible_mitogen_svc.controller.one_trip import OneTripCopyAction
 
@@ -41,6 +41,6 @@ def test_an_action_that_changed_asks_for_everything(monkeypatch: pytest.MonkeyPa
 
 def test_single_files_of_this_cores_copy_are_foreseen() -> None:
     found = action_loader.get_with_context("copy", class_only=True)
-    assert issubclass(action._accelerated_class(found.object), OneTripCopyAction)
+    assert issubclass(action_classes._accelerated_class(found.object), OneTripCopyAction)
     changed = type("ActionModule", (found.object,), {"__module__": "ansible.plugins.action.x"})
-    assert not issubclass(action._accelerated_class(changed), OneTripCopyAction)
+    assert not issubclass(action_classes._accelerated_class(changed), OneTripCopyAction)
