@@ -247,8 +247,9 @@ class AcceleratedAction(_Core):
         return self._svc_make_as_core(remote_user)
 
     def _svc_tmpdir_step(self) -> str:
-        # What goes on in the background needs its files after the connection has ended.
-        return "mkdir" if self._task.async_val or constants.DEFAULT_KEEP_REMOTE_FILES else "tmpdir"
+        # What goes on in the background, or is tried again, needs its files after the connection has ended.
+        background = self._task.async_val or constants.DEFAULT_KEEP_REMOTE_FILES
+        return "mkdir" if background or self._connection.svc_retries else "tmpdir"
 
     def _svc_can_own_directory(self) -> bool:
         """Whether files are for a become user who could not read the login user's, and a zygote can write them."""

@@ -112,7 +112,7 @@ class RunningConnection(ReachingConnection):
 
     def svc_run_with_retries(self, target: Target, job: Job, command: str) -> Outcome:
         """A job; once more for a connection that was lost meanwhile, as often as the plugin's option says (ssh's)."""
-        for attempt in range(self._svc_retries(job)):
+        for attempt in range(self.svc_retries if self._svc_may_run_again(job) else 0):
             try:
                 return self._svc_run_in_identity(target, job, command)
             except TargetLost:
@@ -126,13 +126,18 @@ class RunningConnection(ReachingConnection):
                 target = again
         return self._svc_run_in_identity(target, job, command)
 
-    def _svc_retries(self, job: Job) -> int:
-        if self._shell.tmpdir or job.batch is not None or job.sequel is not None or self.svc_held_run is not None:
-            return 0  # files of the task go with the connection
+    @property
+    def svc_retries(self) -> int:
+        """How often a command is tried again whose connection was lost; 0 for plugins without such an option."""
         try:
             return int(self.get_option("reconnection_retries"))
         except KeyError:
             return 0
+
+    def _svc_may_run_again(self, job: Job) -> bool:
+        """Not with files: whether those that travelled with the job are there is not known."""
+        alone = job.batch is None and job.sequel is None and self.svc_held_run is None
+        return alone and not self._shell.tmpdir
 
     def _svc_run_in_identity(self, target: Target, job: Job, command: str) -> Outcome:
         job.anew = self._svc_wrapped(command)

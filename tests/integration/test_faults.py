@@ -100,6 +100,32 @@ def test_a_killed_ssh_process_is_named_and_the_next_task_works(
     assert_target_is_clean(root_host)
 
 
+RETRIED = """
+- hosts: beta
+  gather_facts: false
+  become: true
+  vars: {ansible_ssh_retries: 2}
+  tasks:
+    - {name: no files, shell: "test -e /tmp/one || { touch /tmp/one; pkill -9 -f '^sshd: ops@'; sleep 60; }"}
+    - {name: over a terminal, script: end.sh}
+    - {name: the program, copy: {src: end.sh, dest: /tmp/end.sh, mode: "0755"}}
+    - {name: again, file: {path: /tmp/two, state: absent}}
+    - {name: in a module, copy: {content: x, dest: /tmp/x, validate: /tmp/end.sh %s}, ignore_unreachable: true}
+    - {name: after, ping: }
+"""
+EVENTS = {'no files': ['ok'], 'over a terminal': ['ok'], 'in a module': ['unreachable'], 'after': ['ok']}
+
+
+def test_a_lost_connection_is_tried_again_unless_files_travel_with_a_module(
+        runner: Runner, root_host: Host, tmp_path: pathlib.Path) -> None:
+    (tmp_path / 'playbook.yml').write_text(RETRIED)
+    (tmp_path / 'end.sh').write_text(
+        "#!/bin/sh\ntest -e /tmp/two || { touch /tmp/two; pkill -9 -f '^sshd: ops@'; sleep 60; }\n")
+    run = runner.run(tmp_path / 'playbook.yml', inventory(root_host, root_host), OURS)
+    assert {name: [record['event'] for record in run.of_task(name)] for name in EVENTS} == EVENTS, run.tail()
+    assert 'was lost' in run.of_task('in a module')[0]['result']['msg']
+
+
 def masters(live: LivePlaybook) -> list[int]:
     """ssh's background processes of ControlPersist that belong to a run."""
     found = []
