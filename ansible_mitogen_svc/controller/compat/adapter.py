@@ -22,7 +22,7 @@ from ansible.plugins import loader as plugin_loader
 from ansible.utils.display import Display
 from ansible.vars.manager import VariableManager
 
-from ansible_mitogen_svc.controller.compat import caches, syntax_trees
+from ansible_mitogen_svc.controller.compat import caches, import_warnings, syntax_trees
 from ansible_mitogen_svc.controller.workers.locks import guard_methods, loader_lock, variables_lock
 from ansible_mitogen_svc.controller.workers.plugin_policy import action_made, police
 
@@ -47,8 +47,11 @@ class CoreAdapter(ABC):
         """Give Python, core's plugin loader and its variable manager locks, and install shortcuts. Once per process."""
         caches.install()
         syntax_trees.install()
+        loader = plugin_loader.PluginLoader
+        loader._load_module_source = import_warnings.noting(loader._load_module_source)
+        loader.get_with_context = import_warnings.repeating(loader.get_with_context)
         guard_methods(
-            plugin_loader.PluginLoader,
+            loader,
             ("find_plugin_with_context", "get_with_context", "add_directory"),
             loader_lock,
         )
@@ -64,9 +67,7 @@ class CoreAdapter(ABC):
             ("add_dynamic_host", "add_dynamic_group", "refresh_inventory", "reconcile_inventory", "get_hosts"),
             variables_lock,
         )
-        plugin_loader.PluginLoader.find_plugin_with_context = police(
-            plugin_loader.PluginLoader.find_plugin_with_context
-        )
+        loader.find_plugin_with_context = police(loader.find_plugin_with_context)
 
     #: Core's TaskExecutor.
     executor_base: type = TaskExecutor
