@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from ansible.release import __version__ as core_version
 from rig.errors import RigUnavailable
 from rig.loopback_sshd import LoopbackSshd
 
+from ansible_mitogen_svc.controller.compat.probe import RAW, parse_version
 from tests.integration.workers.conftest import OURS, Lab, forced
 
 pytestmark = pytest.mark.timeout(120)
@@ -19,6 +21,10 @@ PLAY = (
 )
 
 
+@pytest.mark.skipif(
+    parse_version(core_version) in RAW,
+    reason=f"{core_version} cannot pass for a newer core: results of tasks have been other objects since 2.21",
+)
 def test_a_newer_core_with_the_names_we_use_is_used(lab: Lab) -> None:
     run = lab.run(lab.write(PLAY), OURS + "linear", hosts=2, TEST_CORE_VERSION="2.99.0")
     assert run.returncode == 0 and "does not know" not in run.output
