@@ -7,8 +7,8 @@
 Here and not in ``workers``, as it leans on private names of core.
 
 What happens around the fork, in this order (for the reasons see ``workers/gate.py`` and ``workers/locks.py``): the gate
-closes, threads come to rest; the transport prepares; variables lock, loader lock, core's display lock; fork; the
-same backwards. The child starts with fresh locks, forgets the parent's session and never touches its sockets.
+closes, threads come to rest; the transport prepares; variables lock, loader lock; signals wait; core's display lock;
+fork; the same backwards. The child starts with fresh locks, forgets the parent's session and never touches its sockets.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ansible.executor.process import worker as core_worker
 
 from ansible_mitogen_svc.controller.compat.adapter import CoreAdapter, QueuedTask
 from ansible_mitogen_svc.controller.workers.gate import ForkGate
+from ansible_mitogen_svc.controller.workers.held_signals import HeldSignals
 from ansible_mitogen_svc.controller.workers.locks import loader_lock, variables_lock
 
 #: Seconds that a worker process may take to end once its task has.
@@ -34,14 +35,17 @@ class GuardedWorkerProcess(core_worker.WorkerProcess):  # type: ignore[misc]
     #: Set on a subclass by `worker_process_class`.
     executor_class: type
     lifecycle: Any
+    signals: HeldSignals
 
     def start(self) -> None:
         """Fork. Core takes its display lock inside."""
-        with variables_lock, loader_lock:
+        self.signals = HeldSignals()
+        with variables_lock, loader_lock, self.signals:
             super().start()
 
     def run(self) -> None:
         """In the child: core's own run with our executor."""
+        self.signals.release()
         # Existing objects stay where they are: a collection that visits them would copy the parent's whole memory.
         gc.freeze()
         self.lifecycle.after_fork_in_child()

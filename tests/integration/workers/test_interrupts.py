@@ -117,6 +117,43 @@ def test_ctrl_c_ends_a_run_as_under_core_and_leaves_no_process(lab: Lab, what: s
     assert not list((lab.directory / "temporary").glob("*"))
 
 
+FORK_INTERRUPTED = """
+import os, signal, threading
+from ansible.plugins.callback import CallbackBase
+
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION, CALLBACK_NAME = 2.0, "fork_interrupted"
+
+    def v2_playbook_on_play_start(self, play):
+        main, sent = os.getpid(), []
+        def in_parent():
+            if os.getpid() == main and not sent and threading.current_thread() is threading.main_thread():
+                sent.append(1)
+                os.kill(main, signal.{name})
+        os.register_at_fork({when}=in_parent)
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after_in_parent"])
+@pytest.mark.parametrize(("name", "ends"), [("SIGINT", 99), ("SIGTERM", -15)])
+def test_a_signal_in_the_middle_of_a_fork_is_not_lost(lab: Lab, when: str, name: str, ends: int) -> None:
+    """Python swallows what is raised in a function that it calls around a fork."""
+    plugins = lab.directory / "interrupting"
+    plugins.mkdir()
+    (plugins / "fork_interrupted.py").write_text(FORK_INTERRUPTED.replace("{name}", name).replace("{when}", when))
+    play = lab.write("- hosts: many\n  gather_facts: false\n  tasks:\n" + TASKS["forks"].replace("60", "15"))
+    given = lab.environment(OURS + "linear")
+    paths = ":".join(filter(None, [str(plugins), given.get("ANSIBLE_CALLBACK_PLUGINS")]))
+    mark = uuid.uuid4().hex
+    done = subprocess.run(
+        lab.command(play, 4, 4), capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=100,
+        env={**given, "ANSIBLE_CALLBACK_PLUGINS": paths, MARK: mark}, start_new_session=True,
+    )  # fmt: skip
+    assert done.returncode == ends, done.stdout[-1000:] + done.stderr[-2000:]
+    assert "Exception ignored" not in done.stderr
+    assert gone(mark), processes(mark)
+
+
 def left_of_a_job(lab: Lab, strategy: str) -> list[str]:
     """Programs that go on after Ctrl-C while an asynchronous job runs; they are ended here."""
     code, output, _seconds, mark = interrupted(

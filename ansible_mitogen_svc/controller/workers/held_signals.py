@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""Keeps the signals that end a run from being handled in the middle of a fork.
+
+Used by ``compat/worker_process.py`` in the main thread, and once more in the child that was forked meanwhile.
+
+What handles them raises an exception (KeyboardInterrupt, Terminated). Raised in a function that Python calls around a
+fork (``os.register_at_fork``) it is printed and lost, and so is what that function had to do: core 2.22 then holds the
+lock of its secrets for good, and every further fork waits 10 seconds for it. So they are noted, and handled afterwards.
+"""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+class HeldSignals:
+    """A context manager for the main thread; the child of a fork inside it calls `release` itself."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[signal.Signals, Any] = {}
+        self._noted: list[int] = []
+
+    def __enter__(self) -> HeldSignals:
+        for number in ENDING:
+            handler = signal.getsignal(number)
+            if callable(handler) and not isinstance(handler, signal.Handlers):
+                self._handlers[number] = handler
+                signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._noted.append(number)
+
+    def release(self) -> None:
+        """Handle them as before, and what has come meanwhile at once: raises what its handler raises."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+        noted, self._noted = self._noted, []
+        for one in noted[:1]:
+            signal.raise_signal(one)
