@@ -84,6 +84,8 @@ class StrategyHooks:
             self._layer.restart_abandoned()
             if not self.ALLOW_BASE_THROTTLING:
                 self._layer.rest()
+            elif max_passes is not None and self._layer.holds_results():
+                return []
         return super()._process_pending_results(  # type: ignore[misc]
             iterator, one_pass=one_pass, max_passes=max_passes
         )

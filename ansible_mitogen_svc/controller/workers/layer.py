@@ -14,6 +14,9 @@ Theory of operation
    So it sleeps for short while there are any.
 4. A strategy that is not lockstep (free, host_pinned) never calls `wait` before its end, but goes round and round.
    `rest` lets it sleep when a whole round has started nothing.
+5. A lockstep strategy takes in results between two hosts of a task, too. Under core there are none before the first
+   worker process has ended, which is when as many hosts as may run at once have started: until then all hosts see each
+   other's variables as they were before the task. Here a host is done sooner, so its result waits (`holds_results`).
 """
 
 from __future__ import annotations
@@ -67,6 +70,9 @@ class WorkerLayer:
         self._event = event
         self._given_up: deque[tuple[TaskWorker, Abandon]] = deque()
         self._quiet = False
+        #: The task that was queued last, and for how many hosts it was; whether core would have results of it yet.
+        self._task, self._hosts = "", 0
+        self._early = False
         self._doorbell = Doorbell(self._ring)
         self._services = WorkerServices(
             parts.adapter, parts.executor_class, strategy, parts.gate, event.set, self._abandoned
@@ -93,6 +99,7 @@ class WorkerLayer:
         self._quiet = False
         templar = self._parts.adapter.templar(strategy, queued.task_vars)
         limit = self._slot_limit(task, templar)
+        self._count(task._uuid, limit)
         decision = self._decider.decide(queued, _action(task, templar), strategy.debugger_active, templar)
         slot = self._free_slot(limit)
         strategy._queued_task_cache[(queued.host.name, task._uuid)] = {
@@ -105,6 +112,17 @@ class WorkerLayer:
         recorder.started(queued.host.name, task._uuid, decision.kind.value, decision.reason, arrived)
         self._start(queued, slot, decision, announce=True)
         self.restart_abandoned()
+
+    def _count(self, task_uuid: str, limit: int) -> None:
+        self._hosts = self._hosts + 1 if task_uuid == self._task else 1
+        self._task = task_uuid
+        self._early = self._hosts <= limit
+
+    def holds_results(self) -> bool:
+        """Between two hosts of a task: whether results have to wait. Answers requests of workers meanwhile."""
+        if self._early:
+            self._serve()
+        return self._early
 
     def _slot_limit(self, task: Any, templar: Any) -> int:
         throttle = task.throttle
@@ -197,6 +215,7 @@ class WorkerLayer:
         """
         strategy = self._strategy
         results: list[Any] = []
+        self._task = ""
         while strategy._pending_results > 0 and not strategy._tqm._terminated:
             self._look_for_dead()
             self._event.clear()

@@ -23,6 +23,34 @@ def test_each_host_sees_the_events_it_sees_under_core(every_core: Lab, strategy:
     assert forced or {"thread", "fork", "inline"} == set(ours.tasks)
 
 
+def test_hosts_of_a_task_see_each_other_as_they_were_before_it(every_core: Lab) -> None:
+    """Core has no result before as many hosts have started as may run at once: they can pass values around."""
+    other = "hostvars[ansible_play_hosts[n % 4]]"
+    play = every_core.write(
+        HEAD
+        + "    - {set_fact: {v: '{{ n }}'}}\n"
+        + f"    - {{name: passed, set_fact: {{v: '{{{{ {other}.v }}}}'}}}}\n"
+        + "    - {command: 'echo {{ n }}', register: r}\n"
+        + f"    - {{name: echoed, command: 'echo {{{{ {other}.r.stdout }}}}', register: r}}\n"
+        + "    - {name: seen, debug: {msg: '{{ v }} {{ r.stdout }}'}}\n"
+    )
+    for run in every_core.both(play, hosts=4, forks=4):
+        seen = {host: result["msg"] for host, result in run.results("seen").items()}
+        assert seen == {"h01": "2 2", "h02": "3 3", "h03": "4 4", "h04": "1 1"}, run.output
+
+
+def test_results_of_the_first_hosts_are_taken_in_when_there_are_more_than_may_run_at_once(lab: Lab) -> None:
+    play = lab.write(
+        HEAD
+        + "    - {name: counted, set_fact: {v: \"{{ ansible_play_hosts | map('extract', hostvars) |"
+        + " selectattr('v', 'defined') | length }}\"}}\n"
+    )
+    run = lab.run(play, OURS + "linear", hosts=6, forks=2)
+    facts = {host: int(result["ansible_facts"]["v"]) for host, result in run.results("counted").items()}
+    assert facts["h01"] == facts["h02"] == 0, run.output
+    assert forced or 0 < facts["h04"] <= facts["h06"] < 6, run.output
+
+
 @pytest.mark.parametrize("strategy", ["free", "host_pinned"])
 def test_output_stands_under_its_own_task(lab: Lab, strategy: str) -> None:
     """The default callback prints a banner whenever a result belongs to another task than the last line did."""
