@@ -6,9 +6,9 @@ Used by the zygote's single thread; the other ends are nursery.py and child.py.
 
 Theory of operation
 1. A nursery serves the manifests that match its signature (loader.py), and is *current* while what it may have looked
-   at outside of the payload is unchanged: the directories of sys.path, the cache of the dynamic linker, and the places
-   of locales. So a failed import that was remembered, or a package that was upgraded, lives no longer than until the
-   next job.
+   at outside of the payload is unchanged: the directories of sys.path, what decides on them (site_places.py), the cache
+   of the dynamic linker, and the places of locales. So a failed import that was remembered, or a package that was
+   upgraded, lives no longer than until the next job.
 2. A job that finds no current nursery has one started, out of a bundle with the code of all files.
 3. A nursery that is no longer current, or one too many, gets no more jobs and is closed when its last one has ended.
 4. When a nursery dies its children live on; their answers still come, and only an exit status is lost. A job sent to a
@@ -25,6 +25,7 @@ from collections import OrderedDict
 from ansible_mitogen_svc.target import loader, process
 from ansible_mitogen_svc.target.account import signature_of
 from ansible_mitogen_svc.target.nursery import start_nursery
+from ansible_mitogen_svc.target.site_places import SitePlaces
 from ansible_mitogen_svc.target.slots import JobZips, Slot
 
 TYPE_CHECKING = False
@@ -54,9 +55,9 @@ WATCHED = ('/etc/ld.so.cache', '/usr/lib/locale', '/usr/lib/locale/locale-archiv
 """What changes with libraries and locales."""
 
 
-def surroundings() -> tuple[Any, ...]:
+def surroundings(places: SitePlaces) -> tuple[Any, ...]:
     """Return what tells that packages, libraries or locales were installed, removed or upgraded."""
-    return tuple(map(signature_of, (*WATCHED, *(path for path in sys.path if path))))
+    return (places.read_at_start(), *map(signature_of, (*WATCHED, *(path for path in sys.path if path))))
 
 
 def interpreter() -> Any:
@@ -67,14 +68,14 @@ def interpreter() -> Any:
 class NurseryLink:
     """The zygote's end of one nursery."""
 
-    def __init__(self, base: Bundle, zips: JobZips, directory: str | None) -> None:
-        self.surroundings = surroundings()
+    def __init__(self, base: Bundle, zips: JobZips, directory: str | None, places: SitePlaces) -> None:
+        self.surroundings = surroundings(places)
         self.base = base
         self.number = zips.take(base.identity)
         """Of the zip whose path the preloaded code carries; the zip is there while it preloads."""
         self.root = zips.path(self.number)
         try:
-            self.pid, sock = start_nursery(base, self.root, directory)
+            self.pid, sock = start_nursery(base, self.root, directory, places)
         except OSError:
             zips.give_back(self.number)
             raise
@@ -139,6 +140,7 @@ class Nurseries:
     def __init__(self, zips: JobZips, directory: str | None, owner: Owner) -> None:
         self._zips = zips
         self._directory = directory
+        self._places = SitePlaces()
         self._owner = owner
         self._links: list[NurseryLink] = []
         self._bases: list[tuple[Bundle, Mapping[str, str | None]]] = []
@@ -162,7 +164,7 @@ class Nurseries:
 
     def find(self, bundle: Bundle) -> NurseryLink | None:
         """Return the ready and current nursery for a bundle."""
-        now = surroundings()
+        now = surroundings(self._places)
         for link in list(self._links):
             if not link.current:
                 continue
@@ -185,7 +187,7 @@ class Nurseries:
 
     def start(self, base: Bundle) -> None:
         """Start a nursery out of a bundle that has the code of all its files. Raises OSError."""
-        link = NurseryLink(base, self._zips, self._directory)
+        link = NurseryLink(base, self._zips, self._directory, self._places)
         self._started += 1
         self._links.append(link)
         self._owner.watch(link.wire.fileno(), lambda: self._hear(link))

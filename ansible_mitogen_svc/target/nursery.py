@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from ansible_mitogen_svc.target.bundle import Bundle
+    from ansible_mitogen_svc.target.site_places import SitePlaces
 
 OWN_PACKAGES = ('ansible_mitogen_svc', 'mitogen')
 
@@ -45,7 +46,7 @@ KILLED = 4.0
 """Seconds after which nobody waits any longer for them to end."""
 
 
-def start_nursery(base: Bundle, root: str, directory: str | None) -> tuple[int, socket.socket]:
+def start_nursery(base: Bundle, root: str, directory: str | None, places: SitePlaces) -> tuple[int, socket.socket]:
     """Fork a nursery; return its pid and the socket to it. `root` is the path of slot 0's zip."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
@@ -57,6 +58,7 @@ def start_nursery(base: Bundle, root: str, directory: str | None) -> tuple[int, 
         os.setsid()
         process.close_all_but([theirs.fileno()])
         process.set_title('svc-nursery')
+        places.follow()
         Nursery(theirs, base, root, directory).serve()
     except BaseException:
         sys.excepthook(*sys.exc_info())

@@ -7,7 +7,8 @@ Called by a nursery when it is given code to hold for its children; single-threa
 A child imports what its module imports at its top, each time anew: `glob` costs `command` as much as its own work. So
 the nursery looks which imports a module's code begins with, and makes those of them that are in QUIET: their import has
 no effects beside itself, says nothing (deprecated modules warn whoever imports them), and leaves nothing that a forked
-process must not share. Names with dots are left alone: what they add to a package could hide a module's own omission.
+process must not share. Before Python 3.13 `uuid` does: it has `platform` remember the name of the host. Names with dots
+are left alone: what they add to a package could hide a module's own omission.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ QUIET = frozenset((
     'argparse', 'array', 'base64', 'binascii', 'bisect', 'bz2', 'calendar', 'configparser', 'csv', 'decimal',
     'difflib', 'filecmp', 'fnmatch', 'getpass', 'glob', 'gzip', 'heapq', 'hmac', 'ipaddress', 'lzma', 'mmap',
     'numbers', 'optparse', 'pprint', 'pty', 'queue', 'secrets', 'shlex', 'shutil', 'string', 'tarfile', 'textwrap',
-    'unicodedata', 'uuid', 'zipfile',
+    'unicodedata', 'zipfile',
 ))
 
 

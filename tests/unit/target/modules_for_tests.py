@@ -47,6 +47,19 @@ import filecmp, colorsys
 def main():
     AnsibleModule({}).exit_json(seen=seen)
 ''',
+    'looks_around': '''
+import uuid
+def main():
+    import importlib.util, platform
+    places = [path for path in sys.path if 'payload' not in path and not path.endswith('zip')]
+    found = [name for name in ('svc_late', 'svc_behind_pth') if importlib.util.find_spec(name)]
+    AnsibleModule({}).exit_json(places=places[-3:], found=found)
+''',
+    'knows_host': '''
+def main():
+    import platform
+    AnsibleModule({}).exit_json(known=str(platform._uname_cache))
+''',
     'closes_all': '''
 def main():
     os.closerange(3, 256)
