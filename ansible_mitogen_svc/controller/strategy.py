@@ -19,7 +19,7 @@ from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller import settings as settings_module
 from ansible_mitogen_svc.controller.ahead import ModulesAhead
-from ansible_mitogen_svc.controller.compat import module_walk
+from ansible_mitogen_svc.controller.compat import module_walk, variable_files
 from ansible_mitogen_svc.controller.compat.probe import compatibility
 from ansible_mitogen_svc.controller.compat.strategy_hooks import StrategyHooks
 from ansible_mitogen_svc.controller.executor import executor_class
@@ -135,6 +135,7 @@ class Accelerated(StrategyHooks):
         parts.use(settings, self.forks)
         parts.run_end.attach(self._tqm)
         parts.layer_parts.adapter.route_display(parts.router)
+        variable_files.install(self._loader)
         output.install_streams()
         decider = Decider(
             compatible.adapter,

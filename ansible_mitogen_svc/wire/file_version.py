@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     import os
 
 
+#: Place of the size in a version.
+SIZE = 2
+
+
 def version_of(status: os.stat_result) -> list[int]:
     """Where a file is, its size, and when it was written to (nanoseconds)."""
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ansible_mitogen_svc.wire.file_version import full_version_of
+from ansible_mitogen_svc.wire.file_version import SIZE, full_version_of
 
 #: Files that are remembered, and bytes from which on a file is.
 LIMIT, LARGE = 64, 256 << 10
@@ -45,15 +45,15 @@ def install(action: type[Any]) -> None:
 
 def _remembering(core: Callable[..., Any]) -> Callable[..., Any]:
     def checksum(filename: Any, *arguments: Any, **keywords: Any) -> Any:
-        version = _settled_version(filename) if not arguments and not keywords else None
-        if version is None:
+        version = settled_version(filename) if not arguments and not keywords else None
+        if version is None or version[SIZE] <= LARGE:
             return core(filename, *arguments, **keywords)
         path = os.path.realpath(os.fsdecode(filename))
         known = _known.get(path)
         if known is not None and known[0] == version:
             return known[1]
         found = core(filename)
-        if isinstance(found, str) and version == _settled_version(filename):
+        if isinstance(found, str) and version == settled_version(filename):
             while len(_known) >= LIMIT:
                 _known.pop(next(iter(_known)), None)
             _known[path] = version, found
@@ -63,13 +63,13 @@ def _remembering(core: Callable[..., Any]) -> Callable[..., Any]:
     return checksum
 
 
-def _settled_version(path: Any) -> list[int] | None:
-    """The version of a large file that was not written to of late."""
+def settled_version(path: Any) -> list[int] | None:
+    """The version of a file that was not written to of late; None for any other."""
     try:
         status = os.stat(path)
     except (OSError, TypeError, ValueError):
         return None
     latest = max(status.st_mtime, status.st_ctime)
-    if not stat.S_ISREG(status.st_mode) or status.st_size <= LARGE or not latest + SETTLED < time.time():
+    if not stat.S_ISREG(status.st_mode) or not latest + SETTLED < time.time():
         return None
     return full_version_of(status)

@@ -88,12 +88,14 @@ class TaskPolicy:
 
     :param kind: of the worker that runs the task: inline or thread.
     :param serves: whether connections of that name go through ours.
+    :param learned: what the task finds out, and is forgotten with it; see compat/variable_files.py.
     """
 
     kind: WorkerKind
     trust: PluginTrust
     serves: Callable[[str], bool]
     started: bool = False
+    learned: dict[Any, Any] = field(default_factory=dict)
 
     def check(self, plugin_type: str, name: str, fqcn: str | None, path: str | None) -> None:
         """Called for each plugin found. :raises Abandon: it must not be used here, and the task can still be moved."""
@@ -144,6 +146,12 @@ def carried_over() -> Callable[[], None]:
         _local.policy = policy
 
     return carry_over
+
+
+def learned_by_task() -> dict[Any, Any] | None:
+    """What the current thread's task has found out; None where no task runs, as in a worker process."""
+    policy = getattr(_local, "policy", None)
+    return None if policy is None else policy.learned
 
 
 def action_made() -> None:

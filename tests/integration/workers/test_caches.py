@@ -30,6 +30,32 @@ def test_whatever_changes_between_tasks_is_seen_as_under_core(every_core: Lab, f
     assert not differences(left, right)
 
 
+def test_variables_of_hosts_that_take_no_part_are_read_anew_by_each_task(every_core: Lab) -> None:
+    """Core's worker reads the files of such a host, and forgets them when it ends."""
+    files = {name: every_core.directory / name / "h02.yml" for name in ("host_vars", "of_playbook/host_vars")}
+    play = every_core.write(
+        "- hosts: h01\n  gather_facts: false\n  tasks:\n"
+        + "".join(
+            f"    - {{name: in memory {number}, debug: {{msg: \"{{{{ hostvars.h02.x | default('none') }}}}\"}},"
+            f" when: hostvars.h02.y | default('') != 'skip'}}\n"
+            f"    - {{name: on a target {number}, command: \"echo {{{{ hostvars.h02.x | default('none') }}}}\"}}\n"
+            f"    - {{copy: {{dest: {path}, content: \"x{{{{':'}}}} {number}\\n\"}}}}\n"
+            for number, path in enumerate([*files.values(), *files.values()])
+        ).replace("copy: {dest", "copy: {mode: 'u=rw', dest"),
+        "of_playbook/playbook.yml",
+    )
+    for path in files.values():
+        path.parent.mkdir(parents=True)
+    runs = []
+    for strategy in ("linear", OURS + "linear"):
+        runs.append(every_core.run(play, strategy, hosts=2, forks=2))
+        for path in files.values():
+            path.unlink()
+    core, ours = runs
+    assert [core.results(f"in memory {number}")["h01"]["msg"] for number in range(4)] == ["none", 0, 1, 1]
+    assert not differences(core.events, ours.events)
+
+
 def test_options_follow_the_environment_of_the_controller(lab: Lab) -> None:
     play = lab.write(
         "- hosts: many\n  gather_facts: false\n  tasks:\n"
