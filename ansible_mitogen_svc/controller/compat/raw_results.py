@@ -13,7 +13,7 @@ from ansible._internal._errors import _error_utils
 from ansible.executor.task_result import _RawTaskResult, _WireTaskResult
 
 from ansible_mitogen_svc.controller.compat.adapter import CoreAdapter, QueuedTask
-from ansible_mitogen_svc.controller.workers.live_task import reported_copy
+from ansible_mitogen_svc.controller.workers.live_task import own_containers, reported_copy
 
 
 class RawResultsAdapter(CoreAdapter):
@@ -55,7 +55,7 @@ class RawResultsAdapter(CoreAdapter):
     def snapshot(self, queued: QueuedTask, *arguments: Any) -> tuple[str, Any]:
         method, raw = arguments
         task = reported_copy(raw.task, queued.task)
-        task.from_attrs(raw.task_fields)
+        task.from_attrs({**raw.task_fields, "args": own_containers(raw.task_fields["args"])})
         # The executor goes on to take keys out of an item's result.
         data = dict(raw._return_data)
         return method, _RawTaskResult(host=raw.host, task=task, return_data=data, task_fields=raw.task_fields)

@@ -8,6 +8,7 @@ Here each worker gets objects of its own for all of these, made before the strat
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 
@@ -31,9 +32,9 @@ def clone_parents(parent: Any) -> Any:
 
 def worker_copy(task: Any) -> Any:
     """A copy of `task` that a worker may validate, squash and change."""
-    copy = task.copy(exclude_parent=True, exclude_tasks=True)
-    copy._parent = clone_parents(task._parent)
-    return copy
+    own = task.copy(exclude_parent=True, exclude_tasks=True)
+    own._parent = clone_parents(task._parent)
+    return own
 
 
 def reported_copy(task: Any, original: Any) -> Any:
@@ -41,8 +42,19 @@ def reported_copy(task: Any, original: Any) -> Any:
 
     :param original: the task the strategy queued; its parents are the ones the result must have.
     """
-    copy = shallow_clone(task)
+    reported = shallow_clone(task)
+    # Callbacks may do with them what they like: the task may go on, and its result may hold the same lists.
+    reported._args = own_containers(task._args)
     if task._uuid == original._uuid:
-        copy._parent = original._parent
-    copy._finalized = copy._squashed = True
-    return copy
+        reported._parent = original._parent
+    reported._finalized = reported._squashed = True
+    return reported
+
+
+def own_containers(value: Any) -> Any:
+    """The same value, in dicts and lists of its own."""
+    if type(value) is dict:
+        return {name: own_containers(item) for name, item in value.items()}
+    if type(value) is list:
+        return [own_containers(item) for item in value]
+    return copy.deepcopy(value) if isinstance(value, (dict, list, tuple, set)) else value

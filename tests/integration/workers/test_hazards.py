@@ -266,6 +266,21 @@ def test_memory_of_a_result_is_not_shared_between_hosts(lab: Lab) -> None:
     assert {json.dumps(each["msg"]) for each in ours.results("still").values()} == {"[1]"}
 
 
+def test_a_callback_may_empty_the_arguments_of_the_tasks_it_is_told_about(every_core: Lab) -> None:
+    play = every_core.write(
+        HEAD
+        + "    - {name: items, debug: {msg: [1, 2]}, loop: [1, 2], register: shown}\n"
+        + "    - {name: kept, debug: {msg: \"{{ shown.results | map(attribute='msg') | list }}\"}}\n"
+        + "    - name: again\n      register: ran\n"
+        + "      command: {argv: [sh, -c, 'rm {{ scratch }}/{{ n }} || ! touch {{ scratch }}/{{ n }}']}\n"
+        + "      until: ran is success\n      retries: 3\n      delay: 1\n"
+    )
+    scrubbing = {"ANSIBLE_CALLBACKS_ENABLED": "event_stream,scrubs_arguments"}
+    for run in every_core.both(play, hosts=2, forks=2, **scrubbing):
+        assert [each["msg"] for each in run.results("kept").values()] == [[[1, 2], [1, 2]]] * 2, run.output
+        assert len(run.results("again", "v2_runner_on_ok")) == 2, run.output
+
+
 SECRETS = """
 - hosts: many
   gather_facts: false
