@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""An action that reports what core has made of the task: options of its plugins with their origins, and keywords."""
+"""An action that reports what core has made of the task: options of its plugins with their origins, and keywords.
+
+Of passwords it reports checksums: core 2.22 masks themselves in results, so that all would look alike.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 from ansible.plugins.action import ActionBase
@@ -31,4 +35,6 @@ class ActionModule(ActionBase):
     def _shown(values):
         if isinstance(values.get("loop_control"), dict):
             values["loop_control"].pop("uuid", None)
-        return {name: repr(value) for name, value in values.items() if name not in ("args", "connection_lockfd")}
+        shown = {name: repr(value) for name, value in values.items() if name not in ("args", "connection_lockfd")}
+        secret = {name: str(value) for name, value in values.items() if "pass" in name and value is not None}
+        return shown | {name: hashlib.sha256(value.encode()).hexdigest() for name, value in secret.items()}
