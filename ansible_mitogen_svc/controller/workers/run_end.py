@@ -12,6 +12,8 @@ Theory of operation
 3. SIGTERM makes core's process end at once, in the middle of anything. Our handler passes it to worker processes like
    core's, then unwinds the main thread with `Terminated`; when everything is closed the signal is sent again with its
    default action, so that the exit status is what core's would be. A timer does that if the unwinding gets stuck.
+   Once the run has ended there is nothing to unwind for, and in Python's own end neither exceptions nor new threads
+   work: from there on it ends the process at once, as core's does.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ class RunEnd:
         self._close = close
         self._pid = os.getpid()
         self._terminated = False
+        self._ended = False
         self._attached: Any = None
         atexit.register(self._at_exit)
 
@@ -46,7 +49,7 @@ class RunEnd:
         """Have `tqm`'s clean-up end the run, and its process unwind on SIGTERM. Once per TaskQueueManager is enough."""
         if self._attached is tqm:
             return
-        self._attached = tqm
+        self._attached, self._ended = tqm, False
         core_cleanup = tqm.cleanup
 
         def cleanup() -> None:
@@ -65,6 +68,7 @@ class RunEnd:
         try:
             self._close()
         finally:
+            self._ended = True
             if self._terminated:
                 tqm.get_loader().cleanup_all_tmp_files()
                 shutil.rmtree(constants.DEFAULT_LOCAL_TMP, ignore_errors=True)
@@ -75,7 +79,7 @@ class RunEnd:
             self._close()
 
     def _on_sigterm(self, tqm: Any, number: int) -> None:
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid or self._ended:
             _die_of(number)
         signal.signal(number, signal.SIG_DFL)
         self._terminated = True

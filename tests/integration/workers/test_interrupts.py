@@ -122,7 +122,7 @@ import os, signal, threading
 from ansible.plugins.callback import CallbackBase
 
 class CallbackModule(CallbackBase):
-    CALLBACK_VERSION, CALLBACK_NAME = 2.0, "fork_interrupted"
+    CALLBACK_VERSION, CALLBACK_NAME = 2.0, "interrupting"
 
     def v2_playbook_on_play_start(self, play):
         main, sent = os.getpid(), []
@@ -132,26 +132,53 @@ class CallbackModule(CallbackBase):
                 os.kill(main, signal.{name})
         os.register_at_fork({when}=in_parent)
 """
+END_INTERRUPTED = """
+import atexit, os, signal
+from ansible.plugins.callback import CallbackBase
+
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION, CALLBACK_NAME = 2.0, "interrupting"
+
+    def __init__(self):
+        super().__init__()
+        main = os.getpid()
+        atexit.register(lambda: os.getpid() == main and os.kill(main, signal.SIGTERM))
+"""
+
+
+def with_callback(lab: Lab, strategy: str, tasks: str, callback: str) -> tuple[subprocess.CompletedProcess[str], str]:
+    """What became of a run with this callback plugin, and its mark."""
+    plugins = lab.directory / "interrupting"
+    plugins.mkdir(exist_ok=True)
+    (plugins / "interrupting.py").write_text(callback)
+    play = lab.write("- hosts: many\n  gather_facts: false\n  tasks:\n" + tasks)
+    given, mark = lab.environment(strategy), uuid.uuid4().hex
+    given |= {"ANSIBLE_CALLBACK_PLUGINS": f"{plugins}:{given['ANSIBLE_CALLBACK_PLUGINS']}", MARK: mark}
+    return subprocess.run(
+        lab.command(play, 4, 4), env=given, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=100,
+        start_new_session=True,
+    ), mark  # fmt: skip
 
 
 @pytest.mark.parametrize("when", ["before", "after_in_parent"])
 @pytest.mark.parametrize(("name", "ends"), [("SIGINT", 99), ("SIGTERM", -15)])
 def test_a_signal_in_the_middle_of_a_fork_is_not_lost(lab: Lab, when: str, name: str, ends: int) -> None:
     """Python swallows what is raised in a function that it calls around a fork."""
-    plugins = lab.directory / "interrupting"
-    plugins.mkdir()
-    (plugins / "fork_interrupted.py").write_text(FORK_INTERRUPTED.replace("{name}", name).replace("{when}", when))
-    play = lab.write("- hosts: many\n  gather_facts: false\n  tasks:\n" + TASKS["forks"].replace("60", "15"))
-    given = lab.environment(OURS + "linear")
-    paths = ":".join(filter(None, [str(plugins), given.get("ANSIBLE_CALLBACK_PLUGINS")]))
-    mark = uuid.uuid4().hex
-    done = subprocess.run(
-        lab.command(play, 4, 4), capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=100,
-        env={**given, "ANSIBLE_CALLBACK_PLUGINS": paths, MARK: mark}, start_new_session=True,
-    )  # fmt: skip
+    callback = FORK_INTERRUPTED.replace("{name}", name).replace("{when}", when)
+    done, mark = with_callback(lab, OURS + "linear", TASKS["forks"].replace("60", "15"), callback)
     assert done.returncode == ends, done.stdout[-1000:] + done.stderr[-2000:]
     assert "Exception ignored" not in done.stderr
     assert gone(mark), processes(mark)
+
+
+def test_sigterm_after_the_run_ends_the_process_as_under_core(lab: Lab) -> None:
+    runs = [
+        with_callback(lab, strategy, "    - {name: now, ping: }\n", END_INTERRUPTED)
+        for strategy in ("linear", OURS + "linear")
+    ]
+    core, ours = ((done.returncode, done.stderr) for done, _mark in runs)
+    assert core == ours and core[0] == -15
+    assert gone(runs[1][1]), processes(runs[1][1])
 
 
 def left_of_a_job(lab: Lab, strategy: str) -> list[str]:
