@@ -25,7 +25,7 @@ from ansible.utils.display import Display
 from ansible_mitogen_svc.controller.compat import zip_references
 from ansible_mitogen_svc.controller.connection import AcceleratedConnection
 from ansible_mitogen_svc.controller.identity import InterpreterFailed
-from ansible_mitogen_svc.controller.late_jobs import REASON, asked_too_early
+from ansible_mitogen_svc.controller.late_jobs import why_too_early
 from ansible_mitogen_svc.controller.payload import NotSplit, Payload
 from ansible_mitogen_svc.controller.running import Job
 from ansible_mitogen_svc.controller.session import session_lifecycle
@@ -133,9 +133,10 @@ class AcceleratedAction(_Core):
         connection.svc_job = job
         try:
             result = super()._low_level_execute_command(cmd, sudoable, in_data, *args, **kwargs)
-            if not asked_too_early(job, result["stdout"]):
+            reason = why_too_early(job, result["stdout"], connection.svc_polls)
+            if not reason:
                 return result
-            self._svc_count("cold", REASON)
+            self._svc_count("cold", reason)
             # No module run is under way any more, so this is a command like others.
             return self._low_level_execute_command(given[0], sudoable, given[1], *args, **kwargs)
         except InterpreterFailed as failure:

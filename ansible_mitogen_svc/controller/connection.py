@@ -154,6 +154,7 @@ def accelerated(connection: Any, inventory_host: str) -> Any:
     replacement.svc_steps = Steps()
     replacement.svc_make_directory = None
     replacement.svc_held_run = None
+    replacement.svc_polls = False
     replacement.svc_loop_ahead = None
     replacement.svc_directory = None
     replacement.svc_known_files = []

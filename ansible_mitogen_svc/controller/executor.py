@@ -2,7 +2,7 @@
 # Copyright: The ansible_mitogen_svc authors
 """Core's TaskExecutor with our connections and actions in it.
 
-Used by every kind of task worker (controller/workers/). Three of core's methods are looked at
+Used by every kind of task worker (controller/workers/). Some of core's methods are looked at
 (ansible/executor/task_executor.py, the same in 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1, but that 2.19's and 2.20's `run`
 gives a dict): what they return is replaced, what they do is not.
 """
@@ -72,6 +72,16 @@ class AcceleratedExecutor(_Core):
         if self._svc_loop_ahead is not None:
             self._svc_loop_ahead.next_item()
         return super()._execute(*args, **kwargs)
+
+    def _poll_async_result(self, *args: Any, **kwargs: Any) -> Any:
+        current = self._connection
+        if not isinstance(current, connection.AcceleratedConnection):
+            return super()._poll_async_result(*args, **kwargs)
+        current.svc_polls = True
+        try:
+            return super()._poll_async_result(*args, **kwargs)
+        finally:
+            current.svc_polls = False
 
     def _set_connection_options(self, variables: Any, templar: Any) -> Any:
         current = self._connection

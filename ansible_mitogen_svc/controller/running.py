@@ -87,6 +87,8 @@ class RunningConnection(ReachingConnection):
     svc_directory: OwnDirectory | None
     #: Large files that were put for the next module: `path`, and what the FileService's `put` says is known.
     svc_known_files: list[dict[str, Any]]
+    #: Core asks for the status of the task's own asynchronous job.
+    svc_polls: bool
     #: A run that waits for its second to be composed.
     svc_held_run: HeldRun | None
     #: What is asked of a loop's coming items.
