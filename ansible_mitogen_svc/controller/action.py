@@ -180,7 +180,8 @@ class AcceleratedAction(_Core):
         if self._connection.svc_target() is None:
             return self._svc_count("core", f"no agent: {self._connection.svc_unavailable}")
         environment = self._svc_environment or {}
-        startup = sorted(name for name in environment if _STARTUP_VARIABLES.match(name))
+        changed = self._connection.svc_transport.environment_changes()
+        startup = sorted(name for name in {**changed, **environment} if _STARTUP_VARIABLES.match(name))
         if startup:
             return self._svc_count("cold", f"environment {startup[0]}")
         try:

@@ -291,6 +291,10 @@ class LocalCommandTransport:
             timeout=float(connection._play_context.timeout or 0) + START_ALLOWANCE,
         )
 
+    def environment_changes(self) -> Mapping[str, str | None]:
+        """See `Transport`: commands run elsewhere."""
+        return {}
+
     def shell(self, hello: Hello) -> str:
         """See `Transport`: these plugins run commands with a shell that is given, whatever the account's is."""
         return "/bin/sh"

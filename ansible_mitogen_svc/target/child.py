@@ -121,7 +121,11 @@ def prepare(header: dict[str, Any], blobs: list[bytes], directory: str | None) -
         steps.run_steps(header['steps'], blobs)
     environment = header.get('environment')
     if environment:
-        os.environ.update(environment)
+        for name, value in environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
         tempfile: Any = sys.modules.get('tempfile')
         if tempfile is not None:
             tempfile.tempdir = None  # found out again, from this environment

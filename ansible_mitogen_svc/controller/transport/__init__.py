@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Protocol, cast
 
 from ansible.errors import AnsibleError
@@ -49,6 +49,11 @@ class Transport(Protocol):
 
         :raises AnsibleError: with core's words and types when the connection could not be made.
         :raises StartFailure: when something was reached, but no agent came up there.
+        """
+
+    def environment_changes(self) -> Mapping[str, str | None]:
+        """What has changed, since the agent was started, of an environment that commands have in common with us;
+        variables that are gone are None.
         """
 
     def shell(self, hello: Hello) -> str:

@@ -3,12 +3,14 @@
 """The local connection: an agent on the controller itself, started by a shell as core's plugin starts commands.
 
 Facts from ansible/plugins/connection/local.py: the user is whoever runs ansible-playbook, whatever ``remote_user``
-says, and commands run with this process's environment.
+says, and commands run with this process's environment: with what it is when they start, as callback plugins, say, may
+change it (a token that is good for an hour).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible import constants
@@ -20,11 +22,14 @@ from ansible_mitogen_svc.controller.target import Hello
 
 
 class LocalTransport:
-    """See the module and `Transport`."""
+    """See the module and `Transport`, but for what it notes: the environment that the latest agent was started with."""
 
     names = frozenset({"local", "ansible.builtin.local", "ansible.legacy.local", "ansible_mitogen.svc.local"})
     packs_ahead = True
     keeps_modes = False
+
+    def __init__(self) -> None:
+        self._environment: dict[str, str] = {}
 
     def problem(self) -> str | None:
         """See `Transport`: nothing private of core's plugin is used."""
@@ -36,8 +41,18 @@ class LocalTransport:
 
     def establish(self, connection: Any, command: str, start: Callable[[ConnectionPlan], None]) -> None:
         """See `Transport`."""
+        self._environment = dict(os.environ)
         argv = (_executable().encode(), b"-c", b"exec " + command.encode())
         start(ConnectionPlan(key="local", name="local", argv=argv))
+
+    def environment_changes(self) -> Mapping[str, str | None]:
+        """See `Transport`."""
+        before, now = self._environment, dict(os.environ)
+        if now == before or not before:
+            return {}
+        changes: dict[str, str | None] = dict.fromkeys(before.keys() - now.keys())
+        changes.update((name, value) for name, value in now.items() if before.get(name) != value)
+        return changes
 
     def shell(self, hello: Hello) -> str:
         """See `Transport`: core's plugin starts commands with the configured shell, not the user's."""

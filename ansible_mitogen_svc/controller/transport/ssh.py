@@ -13,7 +13,7 @@ is private there is in compat/ssh.py).
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -84,6 +84,10 @@ class SshTransport:
             except StartFailure as failure:
                 return self._failed(connection, source.argv, failure)
         return 0, b"", b""
+
+    def environment_changes(self) -> Mapping[str, str | None]:
+        """See `Transport`: commands run elsewhere."""
+        return {}
 
     def shell(self, hello: Hello) -> str:
         """See `Transport`: sshd runs commands with the user's login shell."""

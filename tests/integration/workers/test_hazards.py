@@ -281,6 +281,19 @@ def test_a_callback_may_empty_the_arguments_of_the_tasks_it_is_told_about(every_
         assert len(run.results("again", "v2_runner_on_ok")) == 2, run.output
 
 
+def test_local_commands_have_the_environment_that_ansible_playbook_has_now(lab: Lab) -> None:
+    shown = "$COUNTED $UNTIL_THIRD $PYTHONHASHSEED $OWN"
+    play = lab.write(
+        HEAD
+        + "".join(f"    - {{name: task {number}, shell: 'echo {shown}'}}\n" for number in range(1, 5))
+        + f"    - {{name: own, shell: 'echo {shown}', environment: {{OWN: o, COUNTED: own}}}}\n"
+    )
+    changing = {"ANSIBLE_CALLBACKS_ENABLED": "event_stream,changes_environment"}
+    for run in lab.both(play, hosts=2, forks=2, **changing):
+        said = [run.results(name)["h02"]["stdout"] for name in ("task 1", "task 2", "task 3", "task 4", "own")]
+        assert said == ["1 here", "2 here", "3", "4 4", "own 4 o"], run.output
+
+
 SECRETS = """
 - hosts: many
   gather_facts: false
