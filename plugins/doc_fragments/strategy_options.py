@@ -30,11 +30,12 @@ options:
       - name: ansible_mitogen_svc_task_workers
   safe_plugins:
     description:
-      - Action, connection, become, lookup and vars plugins that may run in threads beside others, by their fully
-        qualified names, or all plugins of a collection by its name. Those of C(ansible.builtin) and of this collection
-        need not be named.
+      - Action, connection, become, lookup and vars plugins, filters and tests that may run in threads beside others, by
+        their fully qualified names, or all plugins of a collection by its name. Those of C(ansible.builtin) and of this
+        collection need not be named.
       - Plugins that lie beside a playbook or in a role are in the collection C(ansible.legacy).
-      - Filters, tests and modules need not be named either.
+      - Filters and tests need be named only if their source shows that they keep something between calls (a cache, a
+        counter) or change their process, and yet do no harm. Modules need not be named.
     type: list
     elements: str
     default: []

@@ -24,7 +24,7 @@ from ansible.vars.manager import VariableManager
 
 from ansible_mitogen_svc.controller.compat import caches, import_warnings, syntax_trees
 from ansible_mitogen_svc.controller.workers.locks import guard_methods, loader_lock, variables_lock
-from ansible_mitogen_svc.controller.workers.plugin_policy import action_made, police
+from ansible_mitogen_svc.controller.workers.plugin_policy import action_made, police, police_computing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +68,8 @@ class CoreAdapter(ABC):
             variables_lock,
         )
         loader.find_plugin_with_context = police(loader.find_plugin_with_context)
+        jinja = plugin_loader.Jinja2Loader
+        jinja.get_with_context = police_computing(jinja.get_with_context)
 
     #: Core's TaskExecutor.
     executor_base: type = TaskExecutor

@@ -7,7 +7,7 @@ The rules, first match wins; the reason in statistics and messages is in bracket
 1. *fork* when the user says so [task_workers=fork], for a task timeout, which core builds on SIGALRM [timeout], for an
    active debugger [debugger], for prompts [prompt], for plugins nobody has checked for threads [action:..., become:...,
    vars:...], for connections that are not ours [connection:...], and for tasks whose earlier run on another host turned
-   out to need it [lookup:..., connection:...].
+   out to need it [lookup:..., filter:..., test:..., connection:...].
 2. *inline* for includes [include], for actions that only work on the controller and never wait [controller_only], and
    for tasks whose condition is false [skipped].
 3. *thread* for the rest [remote], and for what rule 2 would cover but for a wait between attempts or items [waits].

@@ -9,6 +9,7 @@ Theory of operation
 2. Before a task starts the `Decider` asks about what it can see: action, connection, become method.
 3. What hides in templates (lookups, and connections or become methods that a loop's items name) shows only when it is
    looked up. The loader's finder therefore asks the `TaskPolicy` of the current thread, in any thread, each time.
+   Filters and tests are asked about likewise; only those need a process that may keep something (plugin_state.py).
 4. A policy that objects raises `Abandon` as long as the task has done nothing: its worker hands it to another kind.
    Once the TaskExecutor has made an action object the task can no longer be taken back (`action_made`); what is found
    later, by the action or by later items of a loop, is used where it is.
@@ -26,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_mitogen_svc.controller.workers.kinds import WorkerKind
+from ansible_mitogen_svc.controller.workers.plugin_state import keeps_state
 
 #: Lookups of ansible.builtin whose processes inherit standard error: only a worker process has one to give away.
 PROCESS_LOOKUPS = frozenset({"lines", "pipe"})
@@ -112,6 +114,8 @@ class TaskPolicy:
             return None
         if plugin_type == "connection" and is_served(self.serves, fqcn):
             return None
+        if plugin_type in _COMPUTING and not keeps_state(path):
+            return None
         if not self.trust.allows(fqcn, path):
             return WorkerKind.FORK, f"{plugin_type}:{fqcn or name}"
         short = (fqcn or name).rpartition(".")[2]
@@ -124,7 +128,9 @@ class TaskPolicy:
         return None
 
 
-_CHECKED = frozenset({"action", "connection", "become", "lookup"})
+#: Those that only compute, unless they say otherwise.
+_COMPUTING = frozenset({"filter", "test"})
+_CHECKED = frozenset({"action", "connection", "become", "lookup"}) | _COMPUTING
 
 
 @contextlib.contextmanager
@@ -176,3 +182,20 @@ def police(finder: Callable[..., Any]) -> Callable[..., Any]:
 
     setattr(find_and_ask, _MARK, True)
     return find_and_ask
+
+
+def police_computing(getter: Callable[..., Any]) -> Callable[..., Any]:
+    """A ``Jinja2Loader.get_with_context`` that asks likewise about the filter or test it gives."""
+    if getattr(getter, _MARK, False):
+        return getter
+
+    @functools.wraps(getter)
+    def get_and_ask(loader: Any, name: str, *arguments: Any, **keywords: Any) -> Any:
+        found = getter(loader, name, *arguments, **keywords)
+        policy = getattr(_local, "policy", None)
+        if policy is not None and found.object is not None:
+            policy.check(loader.type, name, found.object.ansible_name, found.object._original_path)
+        return found
+
+    setattr(get_and_ask, _MARK, True)
+    return get_and_ask

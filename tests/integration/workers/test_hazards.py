@@ -83,6 +83,42 @@ def test_plugins_that_nobody_vouched_for_run_in_processes_of_their_own(lab: Lab)
     assert forced or run.tasks == {"fork": {"action:misbehaves": 2, "lookup:whose_process": 4}}
 
 
+FILTERS = """
+import functools
+calls = []
+def counted(value):
+    calls.append(value)
+    return len(calls)
+@functools.lru_cache
+def first_line(path):
+    with open(path) as file:
+        return file.readline()
+class FilterModule:
+    def filters(self):
+        return {"counted": counted, "first_line": first_line}
+"""
+PURE = "class FilterModule:\n    def filters(self):\n        return {'doubled': lambda value: 2 * value}\n"
+
+
+def test_what_a_filter_keeps_is_gone_with_its_task(every_core: Lab) -> None:
+    every_core.write(FILTERS, "filter_plugins/keeping.py")
+    every_core.write(PURE, "filter_plugins/pure.py")
+    play = every_core.write(
+        HEAD
+        + "    - {name: doubled, debug: {msg: '{{ n | doubled }}'}}\n"
+        + "    - {name: counted, debug: {msg: '{{ n | counted }} {{ -n | counted }}'}}\n"
+        + "    - {copy: {dest: '{{ scratch }}/{{ n }}', content: before}}\n"
+        + "    - {name: before, debug: {msg: \"{{ (scratch ~ '/' ~ n) | first_line }}\"}}\n"
+        + "    - {copy: {dest: '{{ scratch }}/{{ n }}', content: after}}\n"
+        + "    - {name: after, debug: {msg: \"{{ (scratch ~ '/' ~ n) | first_line }}\"}, when: (n | counted) == 1}\n"
+    )
+    for run in every_core.both(play, hosts=2, forks=2):
+        said = {name: {each["msg"] for each in run.results(name).values()} for name in ("counted", "before", "after")}
+        assert said == {"counted": {"1 2"}, "before": {"before"}, "after": {"after"}}, run.output
+    assert forced or run.tasks["inline"] == {"controller_only": 2}, run.tasks
+    assert forced or set(run.tasks["fork"]) == {"filter:counted", "filter:first_line"}, run.tasks
+
+
 @where_workers_are_chosen
 def test_plugins_named_safe_share_the_process(lab: Lab) -> None:
     play = lab.write(
