@@ -74,7 +74,10 @@ def verdict(policy: TaskPolicy, plugin_type: str, name: str, path: str) -> tuple
             (WorkerKind.FORK, "connection:winrm"),
         ),
         ("connection", "ssh", f"{CORE}/connection/ssh.py", WorkerKind.THREAD, None),
-        ("filter", "a.b.c", "/elsewhere/c.py", WorkerKind.THREAD, None),
+        # A filter that cannot be read may keep something; this file, as a filter, keeps nothing.
+        ("filter", "a.b.c", "/elsewhere/c.py", WorkerKind.THREAD, (WorkerKind.FORK, "filter:a.b.c")),
+        ("filter", "a.b.c", __file__, WorkerKind.THREAD, None),
+        ("test", "a.b.c", __file__, WorkerKind.INLINE, None),
         ("module", "a.b.c", "/elsewhere/c.py", WorkerKind.INLINE, None),
     ],
 )
