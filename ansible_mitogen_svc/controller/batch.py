@@ -108,7 +108,7 @@ def outcome_of(answer: Answer) -> Outcome:
 
 def simple_result(outcome: Outcome) -> dict[str, Any] | None:
     """A result that core would take as it is; None when core has to look at it."""
-    rc, output, _ = outcome
+    rc, output = outcome[:2]
     try:
         result = json.loads(output) if not rc else None
     except ValueError:
