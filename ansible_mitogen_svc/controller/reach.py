@@ -104,6 +104,10 @@ class ReachingConnection(_Core):
         if getattr(self._shell, "_IS_WINDOWS", False):
             self.svc_unavailable = "shell of Windows"
             return None
+        return self._svc_connect()
+
+    def _svc_connect(self) -> Target | None:
+        """A new connection, or one that another task has made meanwhile. As `svc_target`."""
         found: list[Target] = []
         hop = self._svc_hop()
 

@@ -2,7 +2,8 @@
 # Copyright: The ansible_mitogen_svc authors
 """The worker layer of one strategy object: takes tasks from the strategy's loop, gives them to workers of three kinds.
 
-Made by the strategy mixin for each play; everything here runs in the main thread, except `_freed` and `_abandoned`.
+Made by the strategy mixin for each play; everything here runs in the main thread, except `_ring`, `answer_doorbell`
+and `_abandoned`.
 
 Theory of operation
 
