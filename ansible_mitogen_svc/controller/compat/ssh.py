@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,6 +78,15 @@ def attempt(connection: Any, argv: list[bytes], function: Callable[[], tuple[int
     :raises AnsibleConnectionFailure: it failed, in core's words; AnsibleAuthenticationFailure is one.
     """
     ssh._ssh_retry(_Attempt.run)(_Attempt(connection, function), argv)
+
+
+def look_for_sshpass() -> None:
+    """Let the plugin find an sshpass that was not there when a task looked for it first.
+
+    It remembers what it found; under core that is forgotten with each worker process.
+    """
+    if getattr(ssh, "SSHPASS_AVAILABLE", None) is False and shutil.which("sshpass"):
+        ssh.SSHPASS_AVAILABLE = True
 
 
 @contextlib.contextmanager

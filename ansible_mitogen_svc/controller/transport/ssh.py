@@ -56,6 +56,7 @@ class SshTransport:
         connection.host = connection.get_option("host") or connection._play_context.remote_addr
         display.vvv(f"ESTABLISH SSH CONNECTION FOR USER: {connection.user}", host=connection.host)
         executable = connection.get_option("ssh_executable")
+        compat.look_for_sshpass()
         composed = connection._build_command(executable, "ssh", "-T", connection.host, command)
         argv = list(composed)
         compat.attempt(connection, argv, lambda: self._attempt(connection, composed, argv, start))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 import subprocess
 
 import pytest
@@ -263,6 +264,32 @@ def test_worker_processes_that_connect_at_once_never_hang(ssh_lab: Lab) -> None:
     run = ssh_lab.run(play, LINEAR, hosts=16, forks=16, timeout=250)
     assert run.returncode == 0, run.output[-3000:]
     assert run.statistics["connections"]["opened"] == 16
+
+
+def test_an_sshpass_that_a_task_brings_is_found_by_the_next_one(ssh_lab: Lab) -> None:
+    """The ssh plugin remembers that there was none, which under core ends with the task's process."""
+    found = shutil.which("sshpass")
+    if found is None:
+        pytest.skip("there is no sshpass to bring")
+    password = "vars: {ansible_password: unused, ansible_ssh_password_mechanism: sshpass}"
+    play = ssh_lab.write(
+        HEAD
+        + f"    - {{name: without, ping: , ignore_errors: true, ignore_unreachable: true, {password}}}\n"
+        + "    - {name: brings, delegate_to: localhost, vars: {ansible_connection: local}, "
+        + f"file: {{src: {found}, dest: '{{{{ programs }}}}/sshpass', state: link}}}}\n"
+        + f"    - {{name: with, ping: , {password}}}\n"
+    )
+    runs = []
+    for strategy in ("linear", LINEAR):
+        programs = ssh_lab.directory / f"programs-{len(runs)}"
+        programs.mkdir()
+        (programs / "ssh").symlink_to(shutil.which("ssh") or "")
+        runs.append(
+            ssh_lab.run(play, strategy, hosts=1, forks=1, variables={"programs": str(programs)}, PATH=str(programs))
+        )
+    for run in runs:
+        assert "sshpass program" in str(run.results("without")["h01"]["msg"])
+        assert run.results("with")["h01"].get("ping") == "pong", run.output[-2000:]
 
 
 def test_a_failing_task_opens_the_debugger_as_under_core(lab: Lab) -> None:
