@@ -153,7 +153,7 @@ class Prospects:
                 action = str(templar.template(action))
             except AnsibleError:
                 action = None
-        queued = QueuedTask(host, task, variables, None)
+        queued = QueuedTask(host, task, variables, None, None)
         return decider.decide(queued, action, debugger_active=False, templar=templar)
 
 

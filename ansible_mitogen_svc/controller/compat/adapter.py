@@ -22,7 +22,7 @@ from ansible.plugins import loader as plugin_loader
 from ansible.utils.display import Display
 from ansible.vars.manager import VariableManager
 
-from ansible_mitogen_svc.controller.compat import caches, import_warnings, syntax_trees
+from ansible_mitogen_svc.controller.compat import caches, host_state, import_warnings, syntax_trees
 from ansible_mitogen_svc.controller.workers.locks import guard_methods, loader_lock, variables_lock
 from ansible_mitogen_svc.controller.workers.plugin_policy import action_made, police, police_computing
 
@@ -35,6 +35,15 @@ class QueuedTask:
     task: Any
     task_vars: dict[str, Any]
     play_context: Any
+    variable_manager: Any
+
+    def as_now(self) -> QueuedTask:
+        """For a task that runs while hosts' variables go on changing."""
+        then = host_state.as_now(self.variable_manager)
+        if "hostvars" not in self.task_vars:
+            return dataclasses.replace(self, variable_manager=then)
+        variables = {**self.task_vars, "hostvars": then._hostvars}
+        return dataclasses.replace(self, task_vars=variables, variable_manager=then)
 
 
 class CoreAdapter(ABC):
@@ -56,11 +65,8 @@ class CoreAdapter(ABC):
             loader_lock,
         )
         guard_methods(plugin_loader.Jinja2Loader, ("_ensure_non_collection_wrappers", "get_with_context"), loader_lock)
-        guard_methods(
-            VariableManager,
-            ("get_vars", "set_host_facts", "set_nonpersistent_facts", "set_host_variable", "clear_facts"),
-            variables_lock,
-        )
+        host_state.install(VariableManager)
+        guard_methods(VariableManager, ("get_vars", *host_state.CHANGING), variables_lock)
         guard_methods(InventoryData, ("get_groups_dict", "get_host"), variables_lock)
         guard_methods(
             InventoryManager,

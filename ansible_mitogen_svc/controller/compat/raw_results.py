@@ -33,7 +33,7 @@ class RawResultsAdapter(CoreAdapter):
             strategy._loader,
             self.shared_loaders(),
             reporter,
-            strategy._variable_manager,
+            queued.variable_manager,
         )
         return executor.run()
 

@@ -77,7 +77,7 @@ class StrategyHooks:
         else:
             if self._ahead is not None:
                 self._ahead.reached(task._uuid)
-            self._layer.queue(QueuedTask(host, task, task_vars, play_context))
+            self._layer.queue(QueuedTask(host, task, task_vars, play_context, self._variable_manager))
 
     def _process_pending_results(self, iterator: Any, one_pass: bool = False, max_passes: int | None = None) -> Any:
         if self._layer is not None:

@@ -45,7 +45,7 @@ class UnifiedResultsAdapter(CoreAdapter):
             strategy._loader,
             self.shared_loaders(),
             reporter,
-            strategy._variable_manager,
+            queued.variable_manager,
         )
         outcome = executor.run()
         outcome.finalize_registered_values()

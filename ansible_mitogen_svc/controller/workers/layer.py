@@ -187,6 +187,8 @@ class WorkerLayer:
         )
         must_pickle = self._decider.must_pickle(queued.task)
         policy = self._decider.policy(decision.kind)
+        if decision.kind is WorkerKind.THREAD:
+            queued = queued.as_now()
         return TaskWorker(self._services, queued, slot, decision, policy, reporter, must_pickle)
 
     def _abandoned(self, worker: TaskWorker, abandoned: Abandon) -> None:

@@ -24,7 +24,10 @@ def test_each_host_sees_the_events_it_sees_under_core(every_core: Lab, strategy:
 
 
 def test_hosts_of_a_task_see_each_other_as_they_were_before_it(every_core: Lab) -> None:
-    """Core has no result before as many hosts have started as may run at once: they can pass values around."""
+    """Core has no result before as many hosts have started as may run at once: they can pass values around.
+
+    On a busy machine one of core's first worker processes may have ended before: what it does is not asserted.
+    """
     other = "hostvars[ansible_play_hosts[n % 4]]"
     play = every_core.write(
         HEAD
@@ -34,9 +37,25 @@ def test_hosts_of_a_task_see_each_other_as_they_were_before_it(every_core: Lab) 
         + f"    - {{name: echoed, command: 'echo {{{{ {other}.r.stdout }}}}', register: r}}\n"
         + "    - {name: seen, debug: {msg: '{{ v }} {{ r.stdout }}'}}\n"
     )
-    for run in every_core.both(play, hosts=4, forks=4):
-        seen = {host: result["msg"] for host, result in run.results("seen").items()}
-        assert seen == {"h01": "2 2", "h02": "3 3", "h03": "4 4", "h04": "1 1"}, run.output
+    run = every_core.run(play, OURS + "linear", hosts=4, forks=4)
+    seen = {host: result["msg"] for host, result in run.results("seen").items()}
+    assert seen == {"h01": "2 2", "h02": "3 3", "h03": "4 4", "h04": "1 1"}, run.output
+
+
+def test_later_items_and_attempts_see_other_hosts_as_they_were_before_the_task(every_core: Lab) -> None:
+    """h01 is done long before h02 comes to its last item, and its results are registered by then."""
+    other = "{{ hostvars.h01.r.results | default([]) | length }} {{ hostvars.h01.x.attempts | default(0) }}"
+    wait = "sleep {{ 0 if n == 1 else 0.7 }}; echo"
+    play = every_core.write(
+        HEAD
+        + f"    - {{name: items, shell: '{wait} {other}', loop: [1, 2, 3], register: r}}\n"
+        + f"    - {{name: attempts, shell: '{wait} {other}', until: n == 1 or x.attempts == 3, retries: 3, delay: 0, "
+        + "register: x}\n"
+    )
+    for run in every_core.both(play, hosts=2, forks=2):
+        items = run.results("items", "v2_runner_on_ok")
+        assert {each["stdout"] for host in items.values() for each in host["results"]} == {"0 0"}, run.output
+        assert run.results("attempts", "v2_runner_on_ok")["h02"]["stdout"] == "3 0", run.output
 
 
 def test_results_of_the_first_hosts_are_taken_in_when_there_are_more_than_may_run_at_once(lab: Lab) -> None:
