@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Protocol, cast
 
@@ -25,6 +26,8 @@ from ansible_mitogen_svc.services.bootstrap import StartFailure
 
 #: Composes the remote shell line that starts the agent; see services/bootstrap.py.
 RemoteCommand = Callable[[], str]
+#: The environment of the run's process before any task; workers that are forked later have it, too.
+FIRST_ENVIRONMENT: Mapping[str, str] = dict(os.environ)
 
 
 class Transport(Protocol):

@@ -19,17 +19,15 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
 from ansible_mitogen_svc.controller.escalation import EscalationRefused, Refusal
 from ansible_mitogen_svc.controller.target import Hello
+from ansible_mitogen_svc.controller.transport import FIRST_ENVIRONMENT
 
 
 class LocalTransport:
-    """See the module and `Transport`, but for what it notes: the environment that the latest agent was started with."""
+    """See the module and `Transport`. The agent has the run's first environment, whoever starts it, and when."""
 
     names = frozenset({"local", "ansible.builtin.local", "ansible.legacy.local", "ansible_mitogen.svc.local"})
     packs_ahead = True
     keeps_modes = False
-
-    def __init__(self) -> None:
-        self._environment: dict[str, str] = {}
 
     def problem(self) -> str | None:
         """See `Transport`: nothing private of core's plugin is used."""
@@ -41,14 +39,13 @@ class LocalTransport:
 
     def establish(self, connection: Any, command: str, start: Callable[[ConnectionPlan], None]) -> None:
         """See `Transport`."""
-        self._environment = dict(os.environ)
         argv = (_executable().encode(), b"-c", b"exec " + command.encode())
-        start(ConnectionPlan(key="local", name="local", argv=argv))
+        start(ConnectionPlan(key="local", name="local", argv=argv, environment=FIRST_ENVIRONMENT))
 
     def environment_changes(self) -> Mapping[str, str | None]:
         """See `Transport`."""
-        before, now = self._environment, dict(os.environ)
-        if now == before or not before:
+        before, now = FIRST_ENVIRONMENT, dict(os.environ)
+        if now == before:
             return {}
         changes: dict[str, str | None] = dict.fromkeys(before.keys() - now.keys())
         changes.update((name, value) for name, value in now.items() if before.get(name) != value)

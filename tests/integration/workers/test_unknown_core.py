@@ -67,4 +67,4 @@ def test_another_ssh_plugin_means_connections_of_core_and_one_warning(
     assert run.output.count("ssh connection plugin lacks ansible.plugins.connection.ssh._ssh_retry") == int(lacking)
     assert "Traceback" not in run.output
     assert run.statistics["connections"].get("opened", 0) == int(not lacking)
-    assert set(run.tasks) == ({"fork"} if lacking else {"thread", "inline"})
+    assert set(run.tasks) == ({"fork"} if lacking or forced else {"thread", "inline"})
