@@ -73,6 +73,7 @@ class AcceleratedConnection(RunningConnection):
                 if self.svc_via or not self._svc_wrapped(cmd):
                     return self._svc_guard(lambda: self._svc_execute(target, cmd, in_data))
         self.svc_flush()
+        self.svc_settle()
         with self._svc_as_in_a_worker_process():
             return cast(Outcome, super().exec_command(cmd, in_data=in_data, sudoable=sudoable))
 

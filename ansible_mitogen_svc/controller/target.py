@@ -122,6 +122,8 @@ class Target:
         self.answered = time.monotonic()
         #: Questions that were sent there so far, by this process: whatever changes something there is one.
         self.jobs = 0
+        #: Zygotes that were told to do steps, and whose answer nobody waits for.
+        self.told: set[int] = set()
         #: The zygote of the latest job.
         self._latest: Zygote | None = None
         self._zygotes: dict[str, Zygote] = {LOGIN: Zygote(LOGIN_ZYGOTE, hello, set(hello.manifests))}

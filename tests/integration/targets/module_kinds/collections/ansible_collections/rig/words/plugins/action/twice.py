@@ -15,6 +15,8 @@ class ActionModule(ActionBase):
         self._transfer_data(path, 'transferred\n')
         third = self._low_level_execute_command('cat ' + path)
         exists = self._remote_file_exists(path)
+        # To remove so many takes a while.
+        self._low_level_execute_command('cd ' + self._connection._shell.tmpdir + ' && seq 4000 | xargs touch')
         self._remove_tmp_path(self._connection._shell.tmpdir)
         result.update(changed=False, first=first['said'], between=between, second=second['stdout'],
                       third=third['stdout'], exists=exists, home=self._remote_expand_user('~'),
