@@ -24,7 +24,7 @@ from ansible.vars.manager import VariableManager
 
 from ansible_mitogen_svc.controller.compat import caches, host_state, import_warnings, syntax_trees
 from ansible_mitogen_svc.controller.workers.locks import guard_methods, loader_lock, variables_lock
-from ansible_mitogen_svc.controller.workers.plugin_policy import action_made, police, police_computing
+from ansible_mitogen_svc.controller.workers.plugin_policy import action_made, police
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ class CoreAdapter(ABC):
         )
         loader.find_plugin_with_context = police(loader.find_plugin_with_context)
         jinja = plugin_loader.Jinja2Loader
-        jinja.get_with_context = police_computing(jinja.get_with_context)
+        jinja.get_with_context = police(jinja.get_with_context)
 
     #: Core's TaskExecutor.
     executor_base: type = TaskExecutor

@@ -63,6 +63,7 @@ _NAMES_USED: Names = (
     ("ansible.plugins.loader", "PluginLoader._load_module_source", frozenset({"python_module_name", "path"})),
     ("ansible._internal._display_utils", "DeferredWarningContext.capture", frozenset({"warning"})),
     ("ansible.plugins.loader", "Jinja2Loader._ensure_non_collection_wrappers", frozenset()),
+    ("ansible.plugins.loader", "Jinja2Loader.get_with_context", frozenset({"name"})),
     ("ansible.vars.manager", "VariableManager.get_vars", frozenset()),
     ("ansible.inventory.data", "InventoryData.get_groups_dict", frozenset()),
     ("ansible.playbook.task", "Task._resolve_conditional", frozenset({"conditional", "variables"})),

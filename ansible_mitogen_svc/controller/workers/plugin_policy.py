@@ -9,7 +9,8 @@ Theory of operation
 2. Before a task starts the `Decider` asks about what it can see: action, connection, become method.
 3. What hides in templates (lookups, and connections or become methods that a loop's items name) shows only when it is
    looked up. The loader's finder therefore asks the `TaskPolicy` of the current thread, in any thread, each time.
-   Filters and tests are asked about likewise; only those need a process that may keep something (plugin_state.py).
+   Filters and tests are asked about likewise, once they are found; only those need a process that may keep something
+   (plugin_state.py).
 4. A policy that objects raises `Abandon` as long as the task has done nothing: its worker hands it to another kind.
    Once the TaskExecutor has made an action object the task can no longer be taken back (`action_made`); what is found
    later, by the action or by later items of a loop, is used where it is.
@@ -114,9 +115,9 @@ class TaskPolicy:
             return None
         if plugin_type == "connection" and is_served(self.serves, fqcn):
             return None
-        if plugin_type in _COMPUTING and not keeps_state(path):
-            return None
         if not self.trust.allows(fqcn, path):
+            if plugin_type in _COMPUTING and not keeps_state(path):
+                return None
             return WorkerKind.FORK, f"{plugin_type}:{fqcn or name}"
         short = (fqcn or name).rpartition(".")[2]
         if plugin_type == "connection" and not self.serves(name):
@@ -168,7 +169,11 @@ def action_made() -> None:
 
 
 def police(finder: Callable[..., Any]) -> Callable[..., Any]:
-    """A ``PluginLoader.find_plugin_with_context`` that asks the current thread's policy about what it has found."""
+    """A ``find_plugin_with_context`` of PluginLoader, or the ``get_with_context`` of its subclass for filters and
+    tests, that asks the current thread's policy about what it has found.
+
+    Of filters and tests only the latter tells which one is meant: core looks into all files of a collection for one.
+    """
     if getattr(finder, _MARK, False):
         return finder
 
@@ -176,26 +181,11 @@ def police(finder: Callable[..., Any]) -> Callable[..., Any]:
     def find_and_ask(loader: Any, name: str, *arguments: Any, **keywords: Any) -> Any:
         found = finder(loader, name, *arguments, **keywords)
         policy = getattr(_local, "policy", None)
-        if policy is not None and found.resolved:
-            policy.check(loader.type, name, found.resolved_fqcn, found.plugin_resolved_path)
+        if policy is not None:
+            context = getattr(found, "plugin_load_context", found)
+            if context.resolved and (context is not found or loader.type not in _COMPUTING):
+                policy.check(loader.type, name, context.resolved_fqcn, context.plugin_resolved_path)
         return found
 
     setattr(find_and_ask, _MARK, True)
     return find_and_ask
-
-
-def police_computing(getter: Callable[..., Any]) -> Callable[..., Any]:
-    """A ``Jinja2Loader.get_with_context`` that asks likewise about the filter or test it gives."""
-    if getattr(getter, _MARK, False):
-        return getter
-
-    @functools.wraps(getter)
-    def get_and_ask(loader: Any, name: str, *arguments: Any, **keywords: Any) -> Any:
-        found = getter(loader, name, *arguments, **keywords)
-        policy = getattr(_local, "policy", None)
-        if policy is not None and found.object is not None:
-            policy.check(loader.type, name, found.object.ansible_name, found.object._original_path)
-        return found
-
-    setattr(get_and_ask, _MARK, True)
-    return get_and_ask

@@ -121,6 +121,24 @@ def test_what_a_filter_keeps_is_gone_with_its_task(every_core: Lab) -> None:
 
 
 @where_workers_are_chosen
+def test_a_filter_of_a_collection_answers_for_itself_alone(every_core: Lab) -> None:
+    """Core reads all files with filters of a collection to find one."""
+    plugins = "collections/ansible_collections/lab/tools/plugins/filter"
+    every_core.write(FILTERS, f"{plugins}/keeping.py")
+    every_core.write(PURE, f"{plugins}/pure.py")
+    play = every_core.write(
+        HEAD
+        + "    - {name: doubled, debug: {msg: '{{ n | lab.tools.doubled }}'}}\n"
+        + "    - {name: counted, debug: {msg: '{{ n | lab.tools.counted }} {{ -n | lab.tools.counted }}'}}\n"
+    )
+    core, ours = every_core.both(play, hosts=2, forks=2)
+    assert not differences(core.events, ours.events)
+    assert ours.tasks == {"inline": {"controller_only": 2}, "fork": {"filter:lab.tools.counted": 2}}
+    vouched = every_core.run(play, LINEAR, hosts=2, forks=2, ANSIBLE_MITOGEN_SVC_SAFE_PLUGINS="lab.tools.counted")
+    assert vouched.tasks == {"inline": {"controller_only": 4}}
+
+
+@where_workers_are_chosen
 def test_plugins_named_safe_share_the_process(lab: Lab) -> None:
     play = lab.write(
         HEAD
