@@ -17,7 +17,6 @@ Theory of operation
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -355,18 +354,12 @@ class RunningConnection(ReachingConnection):
         """Carry out one step without waiting; it is done before whatever is sent to the target next."""
         target = self.svc_target()
         if target is not None:
-            number = self._svc_writer(target).number
-            target.cast(number, {"op": "steps", "steps": [list(step)]})
-            target.told.add(number)
+            target.cast_steps(self._svc_writer(target).number, [list(step)])
 
     def svc_settle(self) -> None:
         """Wait until the target has done what it was told without waiting: core's plugin goes there another way."""
         target = self._svc_known_target() if self.svc_unavailable is None else None
         if target is None or not target.alive:
             return
-        told, target.told = target.told, set()
-        if session_lifecycle.in_worker_process():
-            told.add(target.login_number)  # perhaps by a worker process that has ended
-        for number in told:
-            with contextlib.suppress(ZygoteLost, JobRefused, TargetLost):
-                target.call(number, {"op": "steps", "steps": []})
+        # What a worker process told the host before it ended, this process does not know of.
+        target.settle(by_others=session_lifecycle.in_worker_process())

@@ -8,6 +8,7 @@ thread). The byte formats are those of docs/protocol.md.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -122,8 +123,8 @@ class Target:
         self.answered = time.monotonic()
         #: Questions that were sent there so far, by this process: whatever changes something there is one.
         self.jobs = 0
-        #: Zygotes that were told to do steps, and whose answer nobody waits for.
-        self.told: set[int] = set()
+        #: Zygote that was told to do steps whose answer nobody waits for -> what stands for the latest of them.
+        self._told: dict[int, object] = {}
         #: The zygote of the latest job.
         self._latest: Zygote | None = None
         self._zygotes: dict[str, Zygote] = {LOGIN: Zygote(LOGIN_ZYGOTE, hello, set(hello.manifests))}
@@ -243,6 +244,26 @@ class Target:
     def cast(self, number: int, header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> None:
         """Tell a zygote something without waiting; order with later calls to the same zygote is kept."""
         self._link.tell(self.context_id, frames.pack_target(number, frames.pack_payload(header, blobs)))
+
+    def cast_steps(self, number: int, steps: Sequence[Sequence[Any]]) -> None:
+        """Tell a zygote to carry out steps without waiting; `settle` waits for them."""
+        self.cast(number, {"op": "steps", "steps": steps})
+        self._told[number] = object()
+
+    def settle(self, by_others: bool = False) -> None:
+        """Wait until the steps of `cast_steps` are done, also those that another thread is waiting for already.
+
+        :param by_others: the login user's zygote may have been told something by another process.
+        """
+        told = dict(self._told)
+        if by_others:
+            told.setdefault(LOGIN_ZYGOTE, None)
+        for number, latest in told.items():
+            with contextlib.suppress(ZygoteLost, JobRefused, TargetLost):
+                self.call(number, {"op": "steps", "steps": []})
+            with self._lock:
+                if self._told.get(number) is latest:
+                    self._told.pop(number, None)
 
     @property
     def login_number(self) -> int:

@@ -65,6 +65,10 @@ _NAMES_USED: Names = (
     ("ansible.plugins.loader", "Jinja2Loader._ensure_non_collection_wrappers", frozenset()),
     ("ansible.plugins.loader", "Jinja2Loader.get_with_context", frozenset({"name"})),
     ("ansible.vars.manager", "VariableManager.get_vars", frozenset()),
+    ("ansible.vars.manager", "VariableManager.set_host_facts", frozenset({"host", "facts"})),
+    ("ansible.vars.manager", "VariableManager.set_nonpersistent_facts", frozenset({"host", "facts"})),
+    ("ansible.vars.manager", "VariableManager.set_host_variable", frozenset({"host", "varname", "value"})),
+    ("ansible.vars.manager", "VariableManager.clear_facts", frozenset({"hostname"})),
     ("ansible.inventory.data", "InventoryData.get_groups_dict", frozenset()),
     ("ansible.playbook.task", "Task._resolve_conditional", frozenset({"conditional", "variables"})),
 )

@@ -267,6 +267,30 @@ def test_closing_waits_for_what_targets_were_told_without_an_answer(
     assert not [path for path in files if path.exists()]
 
 
+def test_all_who_settle_wait_until_it_is_done_also_beside_another_who_waits(
+    connect: Connect, tmp_path: pathlib.Path
+) -> None:
+    target = connect("one")
+    for attempt in range(5):
+        full = tmp_path / f"full{attempt}"
+        full.mkdir()
+        for number in range(3000):
+            (full / str(number)).touch()
+        target.cast_steps(target.login_number, [["remove", str(full)]])
+        left = []
+
+        def settle(full: pathlib.Path = full, left: list[bool] = left) -> None:
+            target.settle()
+            left.append(full.exists())
+
+        threads = [threading.Thread(target=settle) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert left == [False] * 4
+
+
 def test_a_forked_worker_uses_the_connection_of_its_parent(ping: Payload, tmp_path: pathlib.Path) -> None:
     lifecycle = SessionLifecycle()
     try:
