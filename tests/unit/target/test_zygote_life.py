@@ -217,7 +217,8 @@ def test_steps_run_in_order_before_the_module_and_a_failing_one_stops_it(
 
 def test_execute_runs_a_command_with_input_environment_directory_and_umask(
         zygote: ZygoteProcess, tmp_path: pathlib.Path) -> None:
-    script = 'cat; echo $NAME; pwd; umask; echo err >&2; ls /proc/$$/fd | tr "\\n" " "; exit 3'
+    # Not into a pipe: the shell itself has that open as well until the program behind it has begun.
+    script = 'cat; echo $NAME; pwd; umask; echo err >&2; ls /proc/$$/fd > open; tr "\\n" " " < open; exit 3'
     reply = zygote.call({'op': 'execute', 'argv': ['/bin/sh', '-c', script], 'environment': {'NAME': 'value'},
                          'cwd': str(tmp_path), 'umask': 0o27}, [b'input\n'])
     assert reply.header['rc'] == 3
