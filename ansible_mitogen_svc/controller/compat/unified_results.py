@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import copy
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ansible._internal import _task
@@ -15,10 +16,23 @@ from ansible._internal._worker import _inventory_rpc
 
 from ansible_mitogen_svc.controller.compat.adapter import CoreAdapter, QueuedTask
 from ansible_mitogen_svc.controller.workers.live_task import reported_copy
+from ansible_mitogen_svc.controller.workers.output import no_worker_output
+
+
+def _as_the_controller(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, of whose messages the task knows nothing: under core it runs in the controller's process, which shows
+    them itself, while those of a task are part of its result."""
+
+    def call(*arguments: Any) -> Any:
+        with no_worker_output():
+            return contextvars.Context().run(function, *arguments)
+
+    return call
+
 
 _DIRECT = types.SimpleNamespace(
-    add_host=_inventory_rpc.InventoryRPC.add_host.__wrapped__,
-    add_group=_inventory_rpc.InventoryRPC.add_group.__wrapped__,
+    add_host=_as_the_controller(_inventory_rpc.InventoryRPC.add_host.__wrapped__),
+    add_group=_as_the_controller(_inventory_rpc.InventoryRPC.add_group.__wrapped__),
 )
 
 

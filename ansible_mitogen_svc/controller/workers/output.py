@@ -100,6 +100,17 @@ def worker_output(leave: Callable[[Callable[[], None]], None]) -> Iterator[Captu
         _local.captured = _local.leave = None
 
 
+@contextlib.contextmanager
+def no_worker_output() -> Iterator[None]:
+    """What is done in this block by the main thread, in the middle of an inline task, is not the task's."""
+    captured, leave = getattr(_local, "captured", None), getattr(_local, "leave", None)
+    _local.captured = _local.leave = None
+    try:
+        yield
+    finally:
+        _local.captured, _local.leave = captured, leave
+
+
 def carried_over() -> Callable[[], None]:
     """A function that makes another thread, for good, part of the worker that the current thread is (or is not)."""
     captured, leave = getattr(_local, "captured", None), getattr(_local, "leave", None)

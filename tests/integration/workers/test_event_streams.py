@@ -96,3 +96,19 @@ def test_item_callbacks_of_all_kinds_of_workers_come_from_one_thread(lab: Lab) -
     items = [each for each in run.events if "_item_" in each["event"]]
     assert len(items) == 12 and (forced or set(run.tasks) == {"inline", "thread", "fork"})
     assert len({each["thread"] for each in items}) == 1
+
+
+def test_what_the_inventory_warns_of_is_no_part_of_the_result(every_core: Lab) -> None:
+    """The controller adds the group, so its warning is the controller's."""
+    play = every_core.write(
+        "- hosts: many\n  gather_facts: false\n  tasks:\n"
+        "    - {group_by: {key: 'group of {{ n }}'}, register: added}\n"
+        "    - {name: warnings, debug: {msg: '{{ added.warnings | default(\"none\") }}'}}\n"
+        "    - {add_host: {name: new, groups: [an odd one]}, register: added}\n"
+        "    - {name: further warnings, debug: {msg: '{{ added.warnings | default(\"none\") }}'}}\n"
+    )
+    core, ours = every_core.both(play, hosts=2, forks=2)
+    check(differences(core.events, ours.events))
+    for run in (core, ours):
+        assert run.results("warnings")["h01"]["msg"] == run.results("further warnings")["h01"]["msg"] == "none"
+        assert run.output.count("Invalid characters were found in group names") == 1
