@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""A run on a terminal: no program that a task starts on the controller can use it, as under core."""
+"""A run on a terminal: no program that a task starts on the controller can use it, as under core; forks do not inherit
+the lock of what is being written to it."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import subprocess
 
 import pytest
 
-from tests.integration.workers.conftest import OURS, Lab
+from tests.integration.workers.conftest import OURS, Lab, forced
 
 PLAY = """
 - hosts: many
@@ -48,3 +49,23 @@ def test_programs_of_tasks_have_no_terminal(lab: Lab, strategy: str) -> None:
         pytest.skip("sudo asks for a password here")
     said = on_a_terminal(lab.command(lab.write(PLAY), 1, 1), lab.environment(strategy), lab.directory)
     assert "terminal" not in said and said.count("none") >= 3, said
+
+
+BESIDE_THREADS = """
+- hosts: many
+  gather_facts: false
+  tasks:
+    - {name: in a process, debug: {msg: here}, timeout: 200}
+    - {name: in a thread, command: echo there}
+    - {name: in a process again, command: echo there, timeout: 200}
+"""
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("strategy", ["linear", "free"])
+def test_processes_forked_while_a_callback_writes_to_the_terminal_do_not_hang(lab: Lab, strategy: str) -> None:
+    """Core forks under the lock that it has every writer take; whatever forks here has to."""
+    environment = lab.environment(OURS + strategy, ANSIBLE_CALLBACKS_ENABLED="writes_beside")
+    said = on_a_terminal(lab.command(lab.write(BESIDE_THREADS), 5, 5), environment, lab.directory)
+    assert said.count("[forked]") == (15 if forced else 10), said.replace("\a", "")
+    assert "\a" in said and said.count("ok=3") == 5, said.replace("\a", "")
