@@ -209,9 +209,12 @@ class AcceleratedAction(_Core):
     # -- temporary directories and files
 
     def _remote_expand_user(self, path: str, sudoable: bool = True, pathsep: Any = None) -> Any:
-        home = self._svc_home(sudoable) if path == "~" or path.startswith("~/") else None
+        tilde, *rest = path.split("/", 1)
+        home = self._svc_home(sudoable) if tilde == "~" else None
         if home is not None:
-            return home + path[1:]
+            expanded = self._connection._shell.join_path(home, *rest)
+            if ".." not in expanded.split("/"):  # core refuses some of those
+                return expanded
         with _NoTerminal(self):
             return super()._remote_expand_user(path, sudoable, pathsep)
 

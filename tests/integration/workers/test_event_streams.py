@@ -112,3 +112,16 @@ def test_what_the_inventory_warns_of_is_no_part_of_the_result(every_core: Lab) -
     for run in (core, ours):
         assert run.results("warnings")["h01"]["msg"] == run.results("further warnings")["h01"]["msg"] == "none"
         assert run.output.count("Invalid characters were found in group names") == 1
+
+
+def test_paths_below_the_home_directory_are_expanded_as_by_core(ssh_lab: Lab) -> None:
+    """Core refuses what leads out of it, and joins as Python does."""
+    play = ssh_lab.write(
+        "- hosts: many\n  gather_facts: false\n  tasks:\n"
+        "    - {copy: {content: '', dest: '~/../svc-no-such-directory/x'}, ignore_errors: true}\n"
+        "    - {copy: {content: '', dest: '~//svc-no-such-directory/x'}, ignore_errors: true}\n"
+        "    - {fetch: {src: '~/./svc-no-such-file', dest: '{{ scratch }}'}, ignore_errors: true}\n"
+    )
+    core, ours = ssh_lab.both(play, hosts=1)
+    check(differences(core.events, ours.events))
+    assert "containing '..'" in ours.output and "directory /svc-no-such-directory does not exist" in ours.output
