@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible import constants, context
+from ansible._internal._display_utils import DeferredWarningContext
 from ansible.executor.process.worker import WorkerProcess
 from ansible.executor.task_executor import TaskExecutor
 from ansible.inventory.data import InventoryData
@@ -56,15 +57,16 @@ class CoreAdapter(ABC):
         """Give Python, core's plugin loader and its variable manager locks, and install shortcuts. Once per process."""
         caches.install()
         syntax_trees.install()
-        loader = plugin_loader.PluginLoader
-        loader._load_module_source = import_warnings.noting(loader._load_module_source)
+        loader, jinja = plugin_loader.PluginLoader, plugin_loader.Jinja2Loader
+        DeferredWarningContext.capture = import_warnings.noting(DeferredWarningContext.capture)
         loader.get_with_context = import_warnings.repeating(loader.get_with_context)
+        jinja.get_with_context = import_warnings.repeating(jinja.get_with_context)
         guard_methods(
             loader,
             ("find_plugin_with_context", "get_with_context", "add_directory"),
             loader_lock,
         )
-        guard_methods(plugin_loader.Jinja2Loader, ("_ensure_non_collection_wrappers", "get_with_context"), loader_lock)
+        guard_methods(jinja, ("_ensure_non_collection_wrappers", "get_with_context"), loader_lock)
         host_state.install(VariableManager)
         guard_methods(VariableManager, ("get_vars", *host_state.CHANGING), variables_lock)
         guard_methods(InventoryData, ("get_groups_dict", "get_host"), variables_lock)
@@ -74,7 +76,6 @@ class CoreAdapter(ABC):
             variables_lock,
         )
         loader.find_plugin_with_context = police(loader.find_plugin_with_context)
-        jinja = plugin_loader.Jinja2Loader
         jinja.get_with_context = police(jinja.get_with_context)
 
     #: Core's TaskExecutor.
@@ -122,6 +123,12 @@ class CoreAdapter(ABC):
     @abstractmethod
     def is_skipped_by_condition(self, task: Any, task_vars: dict[str, Any]) -> bool:
         """Whether a condition of `task` is false. :raises AnsibleError: it cannot be told."""
+
+    @staticmethod
+    def unheard() -> contextlib.AbstractContextManager[Any]:
+        """Where what is looked at warns nobody, as the task itself will look at it again, and warn of it."""
+        context: contextlib.AbstractContextManager[Any] = DeferredWarningContext(variables={})
+        return context
 
     def templar(self, strategy: Any, task_vars: dict[str, Any]) -> Any:
         """A template engine over `task_vars`."""

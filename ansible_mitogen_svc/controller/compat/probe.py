@@ -60,7 +60,6 @@ _NAMES_USED: Names = (
     ("ansible.plugins.loader", "PluginLoader.find_plugin_with_context", frozenset({"name"})),
     ("ansible.plugins.loader", "PluginLoader.get_with_context", frozenset({"name"})),
     ("ansible.plugins.loader", "PluginLoader.add_directory", frozenset()),
-    ("ansible.plugins.loader", "PluginLoader._load_module_source", frozenset({"python_module_name", "path"})),
     ("ansible._internal._display_utils", "DeferredWarningContext.capture", frozenset({"warning"})),
     ("ansible.plugins.loader", "Jinja2Loader._ensure_non_collection_wrappers", frozenset()),
     ("ansible.plugins.loader", "Jinja2Loader.get_with_context", frozenset({"name"})),

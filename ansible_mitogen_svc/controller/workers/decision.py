@@ -93,6 +93,11 @@ class Decider:
         if forced is not None:
             return forced
         assert action is not None
+        with self._adapter.unheard():
+            return self._chosen(queued, action, templar)
+
+    def _chosen(self, queued: QueuedTask, action: str, templar: Any) -> Decision:
+        task = queued.task
         if action in self._adapter.include_actions:
             return self._learned.get(task._uuid) or Decision(WorkerKind.INLINE, "include")
         collections = tuple(task.collections or ())

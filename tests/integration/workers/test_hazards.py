@@ -138,6 +138,26 @@ def test_a_filter_of_a_collection_answers_for_itself_alone(every_core: Lab) -> N
     assert vouched.tasks == {"inline": {"controller_only": 4}}
 
 
+SAYING = "from ansible.utils.display import Display\nDisplay().warning('so many words')\n"
+
+
+def test_what_a_file_with_filters_says_is_in_the_result_of_each_task_with_a_filter(every_core: Lab) -> None:
+    """Also where the condition is looked at beforehand, to choose a worker."""
+    every_core.write(SAYING + PURE, "filter_plugins/saying.py")
+    play = every_core.write(
+        HEAD
+        + "    - {command: echo, when: (n | doubled) > 0, register: conditional}\n"
+        + "    - {command: echo, register: plain}\n"
+        + "    - {debug: {msg: '{{ n | doubled }}'}, register: shown}\n"
+        + "    - {debug: {msg: '{{ n }}'}, when: (n | string) == '', register: skipped}\n"
+        + "    - {name: said, debug: {msg: '{{ [conditional, shown, skipped] | map(attribute=\"warnings\") }}'}}\n"
+        + "    - {name: not said, debug: {msg: '{{ plain.warnings is undefined }}'}}\n"
+    )
+    for run in every_core.both(play, hosts=2, forks=2):
+        assert [each["msg"] for each in run.results("said").values()] == [[["so many words"]] * 3] * 2, run.output
+        assert [each["msg"] for each in run.results("not said").values()] == [True, True]
+
+
 @where_workers_are_chosen
 def test_plugins_named_safe_share_the_process(lab: Lab) -> None:
     play = lab.write(

@@ -39,10 +39,17 @@ def used(): pass
     "connection_loader.get('lab.tools.direct', class_only=True)\n"
     "from ansible.utils.display import Display\nDisplay().warning('at last')\n" + PLUGIN,
     "connection/silent.py": PLUGIN,
+    "connection/checked.py": "from typing import TYPE_CHECKING\n"
+    "if TYPE_CHECKING:\n    from ..module_utils import retired\n" + PLUGIN,
+    "connection/derived.py": "from .wordy import Connection\n" + PLUGIN,
+    "../../../../filter_plugins/spoken.py": "from ansible.utils.display import Display\nDisplay().warning('at once')\n"
+    "class FilterModule:\n    def filters(self):\n        return {'spoken': str}\n",
+    "../../../../filter_plugins/broken.py": "import none_such\n",
 }
-#: Gets the connection plugins named in its arguments, each for a task; prints what each task's result would have.
+#: Gets the plugins named in its arguments, each for a task; prints what each task's result would have. Names: of a
+#: connection plugin, of a |filter, and of a connection plugin that is got !outside any task.
 PROGRAM = """
-import json, os, sys
+import json, os, sys, threading
 from ansible import context
 from ansible.plugins import loader
 context.CLIARGS = context.CLIArgs({})
@@ -50,28 +57,53 @@ loader.init_plugin_loader()
 from ansible._internal._display_utils import DeferredWarningContext
 from ansible_mitogen_svc.controller.compat.probe import compatibility
 
-def task(name):
-    with DeferredWarningContext(variables={}) as warnings:
+def get(name):
+    if name.startswith("|"):
+        loader.filter_loader.get(name[1:])
+    else:
         loader.connection_loader.get("lab.tools." + name, class_only=True)
+
+def task(name):
+    if name.startswith("!"):
+        return get(name[1:]) or []
+    with DeferredWarningContext(variables={}) as warnings:
+        get(name)
     return [each.event.msg for each in (*warnings.get_warnings(), *warnings.get_deprecation_warnings())]
 
-def in_a_process(name):
+def in_a_process(function, *arguments):
     out, into = os.pipe()
     if os.fork() == 0:
-        os.write(into, json.dumps(task(name)).encode())
+        os.write(into, json.dumps(function(*arguments)).encode())
+        sys.stderr.flush()
         os._exit(0)
     os.close(into)
     with open(out) as told:
         return json.load(told)
 
-kind, *names = sys.argv[1:]
-if kind == "beforehand":
-    loader.connection_loader.get("lab.tools.direct", class_only=True)
-if kind != "core":
-    compatibility().adapter.prepare_core()
-told = [task(names.pop(0))] if kind == "forked" else []
-run = in_a_process if kind in ("core", "forked") else task
-print(json.dumps(told + [run(name) for name in names]))
+def in_its_process(name):
+    return task(name) if name.startswith("!") else in_a_process(task, name)
+
+def at_once(names):
+    told, together = {}, threading.Barrier(len(names))
+    def run(number, name):
+        together.wait()
+        told[number] = task(name)
+    threads = [threading.Thread(target=run, args=each) for each in enumerate(names)]
+    [each.start() for each in threads]
+    [each.join() for each in threads]
+    return [told[number] for number in range(len(names))]
+
+def run(kind, names):
+    if kind != "core":
+        compatibility().adapter.prepare_core()
+    if kind == "threads":
+        sys.setswitchinterval(1e-6)
+        return at_once(names)
+    told = [task(names.pop(0))] if kind == "forked" else []
+    return told + [(task if kind == "ours" else in_its_process)(name) for name in names]
+
+kinds, *names = sys.argv[1:]
+print(json.dumps([in_a_process(run, kind, names) for kind in kinds.split()]))
 """
 
 
@@ -84,17 +116,28 @@ def collections(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path
 
 
-def results(collections: pathlib.Path, *words: str) -> Any:
-    """What `PROGRAM` printed."""
-    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(collections)}
+def results(collections: pathlib.Path, kinds: str, *names: str) -> list[Any]:
+    """What `PROGRAM` printed of each of `kinds`."""
+    return outcome(collections, kinds, *names)[0]
+
+
+def outcome(collections: pathlib.Path, *words: str) -> tuple[list[Any], str]:
+    """What `PROGRAM` printed, and what was shown meanwhile."""
+    environment = {
+        **os.environ,
+        "ANSIBLE_COLLECTIONS_PATH": str(collections),
+        "ANSIBLE_FILTER_PLUGINS": str(collections / "filter_plugins"),
+        "ANSIBLE_DEPRECATION_WARNINGS": "true",
+    }
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, timeout=120, env=environment
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(done.stdout), done.stderr
 
 
 RETIRED = ["retired has a successor."]
+WORDS = ["so many words"]
 
 
 @pytest.mark.parametrize(
@@ -103,20 +146,41 @@ RETIRED = ["retired has a successor."]
         (["direct", "direct", "silent", "direct"], [RETIRED, RETIRED, [], RETIRED]),
         (["direct", "indirect", "guarded", "indirect"], [RETIRED] * 4),
         (["indirect", "later", "direct"], [RETIRED, [], RETIRED]),
-        (["wordy", "wordy"], [["so many words"]] * 2),
+        (["wordy", "wordy"], [WORDS] * 2),
+        (["derived", "wordy", "derived"], [WORDS] * 3),
+        (["direct", "checked", "direct"], [RETIRED, [], RETIRED]),
+        (["direct", "!indirect", "direct", "guarded"], [RETIRED, [], [], []]),
         (["outer", "direct", "outer"], [["at last", *RETIRED], RETIRED, ["at last", *RETIRED]]),
     ],
 )
 def test_each_task_has_what_its_plugin_said_when_it_was_imported(
     collections: pathlib.Path, names: list[str], expected: list[list[str]]
 ) -> None:
-    assert results(collections, "core", *names) == expected
-    assert results(collections, "ours", *names) == expected
+    assert results(collections, "core ours", *names) == [expected, expected]
 
 
 def test_a_forked_worker_repeats_what_was_said_before_it_was_forked(collections: pathlib.Path) -> None:
-    assert results(collections, "forked", "direct", "direct", "indirect") == [RETIRED] * 3
+    assert results(collections, "forked", "direct", "direct", "indirect") == [[RETIRED] * 3]
 
 
 def test_what_was_said_outside_any_task_is_in_no_tasks_result(collections: pathlib.Path) -> None:
-    assert results(collections, "beforehand", "direct", "indirect") == [[], []]
+    told, shown = outcome(collections, "core ours", "!direct", "direct", "indirect")
+    assert told == [[[], [], []]] * 2 and shown.count(RETIRED[0]) == 2
+
+
+def test_what_tasks_were_told_is_shown_once_a_plugin_outside_imports_it(collections: pathlib.Path) -> None:
+    told, shown = outcome(collections, "core ours", "direct", "!guarded", "!indirect")
+    assert told == [[RETIRED, [], []]] * 2 and shown.count(RETIRED[0]) == 2
+
+
+def test_each_task_with_a_filter_has_what_the_files_beside_the_playbook_say(collections: pathlib.Path) -> None:
+    core, ours, threads = results(collections, "core ours threads", "|upper", "direct", "|lower", "|spoken")
+    assert core[1] == RETIRED and core[0] == core[2] == core[3]
+    assert len(core[0]) == 2 and "at once" in core[0] and "none_such" in "".join(core[0])
+    assert ours == threads == core
+
+
+def test_tasks_that_use_a_plugin_at_once_each_have_what_it_said(collections: pathlib.Path) -> None:
+    names = ["indirect", "direct", "silent", "guarded", "direct", "wordy", "derived", "later"]
+    expected = [RETIRED, RETIRED, [], RETIRED, RETIRED, WORDS, WORDS, []]
+    assert results(collections, "threads", *names) == [expected]
