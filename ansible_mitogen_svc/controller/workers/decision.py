@@ -93,11 +93,6 @@ class Decider:
         if forced is not None:
             return forced
         assert action is not None
-        with self._adapter.unheard():
-            return self._chosen(queued, action, templar)
-
-    def _chosen(self, queued: QueuedTask, action: str, templar: Any) -> Decision:
-        task = queued.task
         if action in self._adapter.include_actions:
             return self._learned.get(task._uuid) or Decision(WorkerKind.INLINE, "include")
         collections = tuple(task.collections or ())
@@ -138,7 +133,7 @@ class Decider:
         if not task.when or task.loop is not None or task.delegate_to is not None:
             return False
         try:
-            with policy_of_this_thread(self.policy(WorkerKind.INLINE)):
+            with policy_of_this_thread(self.policy(WorkerKind.INLINE)), self._adapter.unheard():
                 return self._adapter.is_skipped_by_condition(task, queued.task_vars)
         except (AnsibleError, Abandon):
             return False
@@ -187,12 +182,12 @@ class Decider:
             return method and self._objection_to(become_loader, "become", method) or None
         return None
 
-    @staticmethod
-    def _plain(variable: Any, keyword: Any, templar: Any) -> Any:
+    def _plain(self, variable: Any, keyword: Any, templar: Any) -> Any:
         value = keyword if variable is None else variable
         if isinstance(value, str) and "{" in value:
             try:
-                value = templar.template(value)
+                with self._adapter.unheard():
+                    value = templar.template(value)
             except AnsibleError:
                 return None
         return value

@@ -107,6 +107,7 @@ class Lab:
             **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
             "ANSIBLE_CONFIG": str(self.directory / "ansible.cfg"),
             "ANSIBLE_HOME": str(self.directory / "home"),
+            "ANSIBLE_ASYNC_DIR": str(self.directory / "async"),
             "ANSIBLE_COLLECTIONS_PATH": str(self.directory / "collections"),
             "ANSIBLE_STRATEGY": strategy,
             "ANSIBLE_CALLBACK_PLUGINS": str(HERE / "callback_plugins"),

@@ -151,9 +151,11 @@ def test_a_daemon_neither_delays_the_reply_nor_dies_with_the_zygote(
         pair: tuple[str, str], shared_store: str, build: Callable[..., Module], tmp_path: pathlib.Path) -> None:
     mark = tmp_path / 'mark'
     module = build(pair[1], 'svc_daemonises', mark=str(mark))
+    before = build(pair[1], 'svc_daemonises', mark=str(tmp_path / 'before'))
     with ZygoteProcess(pair[0], shared_store) as zygote:
+        zygote.install(before)
+        zygote.run(before)
         zygote.install(module)
-        zygote.run(module)
         started = time.monotonic()
         reply = zygote.run(module)
         assert json.loads(reply.blobs[0])['started']
