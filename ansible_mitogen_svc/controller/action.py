@@ -180,7 +180,7 @@ class AcceleratedAction(_Core):
         if self._connection.svc_target() is None:
             return self._svc_count("core", f"no agent: {self._connection.svc_unavailable}")
         environment = self._svc_environment or {}
-        changed = self._connection.svc_transport.environment_changes()
+        changed = self._connection.svc_environment_changes()
         startup = sorted(name for name in {**changed, **environment} if _STARTUP_VARIABLES.match(name))
         if startup:
             return self._svc_count("cold", f"environment {startup[0]}")

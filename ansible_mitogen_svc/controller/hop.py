@@ -94,8 +94,10 @@ class Hop:
         self._transport.establish(self._connection, command, start_here)
 
     def _command(self, plan: ConnectionPlan) -> str:
-        environment = plan.environment
-        changed = {} if environment is None else {k: v for k, v in environment.items() if os.environ.get(k) != v}
+        # A local agent's is the controller's own, and on the hop that is the hop's.
+        ours = plan.environment is transport.FIRST_ENVIRONMENT
+        environment = {} if plan.environment is None or ours else plan.environment
+        changed = {name for name, value in environment.items() if os.environ.get(name) != value}
         if PASSWORD_FD in plan.argv or changed:
             raise AnsibleError(
                 f"{plan.name} is reached from {self.name} ({VIA}): the program there cannot be given a password or an "

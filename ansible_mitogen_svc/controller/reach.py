@@ -179,6 +179,11 @@ class ReachingConnection(_Core):
             self.svc_settings = (sources, (*self.svc_transport.settings(self), ways))
         return self.svc_settings[1]
 
+    def svc_environment_changes(self) -> Mapping[str, str | None]:
+        """As `Transport.environment_changes`; nothing beyond a hop, which has no environment in common with us."""
+        changes = self.svc_transport.environment_changes()
+        return {} if changes and self.svc_via else changes
+
     @property
     def svc_via(self) -> str:
         """The host that this one is reached from; empty for the controller."""

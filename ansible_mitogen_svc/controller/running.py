@@ -177,7 +177,7 @@ class RunningConnection(ReachingConnection):
             header["anew"] = True
         own = {name: str(value) for name, value in job.environment.items()}
         # A become command decides itself what is left of it.
-        header["environment"] = own if job.anew else {**self.svc_transport.environment_changes(), **own}
+        header["environment"] = own if job.anew else {**self.svc_environment_changes(), **own}
         answer = self._svc_send(target, job, zygote, header, blobs)
         if job.payload is not None:
             counters.add("module_runs", "zygote", "zygote")
@@ -307,7 +307,7 @@ class RunningConnection(ReachingConnection):
         display.vvv(f"EXEC {command}", host=self.svc_name)
         argv = [self.svc_transport.shell(target.hello), "-c", command]
         header: dict[str, Any] = {"op": "execute", "argv": argv}
-        header["environment"] = self.svc_transport.environment_changes()
+        header["environment"] = self.svc_environment_changes()
         return outcome_of(self._svc_send(target, Job(), zygote, header, [in_data or b""]))
 
     def svc_flush(self) -> None:

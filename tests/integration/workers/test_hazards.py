@@ -383,16 +383,52 @@ def test_a_callback_may_empty_the_arguments_of_the_tasks_it_is_told_about(every_
 
 
 def test_local_commands_have_the_environment_that_ansible_playbook_has_now(lab: Lab) -> None:
-    shown = "$COUNTED $UNTIL_THIRD $PYTHONHASHSEED $OWN"
+    shown = "$COUNTED $UNTIL_THIRD $FROM_START $PYTHONHASHSEED $OWN"
+    own = "environment: {OWN: o, COUNTED: own}"
     play = lab.write(
         HEAD
-        + "".join(f"    - {{name: task {number}, shell: 'echo {shown}'}}\n" for number in range(1, 5))
-        + f"    - {{name: own, shell: 'echo {shown}', environment: {{OWN: o, COUNTED: own}}}}\n"
+        + "".join(
+            f"    - {{name: {name}, shell: 'echo {shown}'{more}}}\n"
+            for name, more in {"first": "", "own": f", {own}", "third": "", "fourth": "", "last": f", {own}"}.items()
+        )
     )
-    changing = {"ANSIBLE_CALLBACKS_ENABLED": "event_stream,changes_environment"}
+    changing = {"ANSIBLE_CALLBACKS_ENABLED": "event_stream,changes_environment", "FROM_START": "there"}
     for run in lab.both(play, hosts=2, forks=2, **changing):
-        said = [run.results(name)["h02"]["stdout"] for name in ("task 1", "task 2", "task 3", "task 4", "own")]
-        assert said == ["1 here", "2 here", "3", "4 4", "own 4 o"], run.output
+        said = [run.results(name)["h02"]["stdout"] for name in ("first", "own", "third", "fourth", "last")]
+        assert said == ["1 here there", "own here there o", "3", "4 4", "own 4 o"], run.output
+    # What Python reads while it starts is read by one that starts.
+    assert run.statistics["module_runs"]["cold"] == {"environment PYTHONHASHSEED": 4}
+
+
+def test_a_become_command_decides_what_is_left_of_the_environment(lab: Lab) -> None:
+    if subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("sudo wants a password here")
+    play = lab.write(
+        HEAD
+        + "".join(f"    - {{name: task {number}, shell: 'echo $COUNTED', become: true}}\n" for number in range(1, 4))
+        + "    - {name: own, shell: 'echo $COUNTED', become: true, environment: {COUNTED: own}}\n"
+    )
+    changing = {
+        "ANSIBLE_CALLBACKS_ENABLED": "event_stream,changes_environment",
+        "ANSIBLE_BECOME_ALLOW_SAME_USER": "true",
+    }
+    for run in lab.both(play, hosts=1, forks=1, **changing):
+        said = [run.results(name)["h01"]["stdout"] for name in ("task 1", "task 2", "task 3", "own")]
+        assert said == ["", "", "", "own"], run.output
+
+
+def test_beyond_a_hop_commands_have_nothing_of_the_environment_of_ansible_playbook(lab: Lab) -> None:
+    """As far as a test can tell whose hop is this machine: what changes after the start is not passed on."""
+    shown = "{shell: 'echo $COUNTED $UNTIL_THIRD', vars: {ansible_mitogen_svc_via: h01}"
+    play = lab.write(
+        HEAD.replace("many", "h02")
+        + "".join(f"    - {shown}, name: task {number}}}\n" for number in range(1, 4))
+        + "    - {name: a snippet, raw: echo $COUNTED, vars: {ansible_mitogen_svc_via: h01}}\n"
+    )
+    changing = {"ANSIBLE_CALLBACKS_ENABLED": "event_stream,changes_environment", "COUNTED": "first"}
+    run = lab.run(play, LINEAR, hosts=2, forks=2, **changing)
+    said = [run.results(name)["h02"].get("stdout") for name in ("task 1", "task 2", "task 3", "a snippet")]
+    assert [each and each.strip() for each in said] == ["first"] * 4, run.output
 
 
 SECRETS = """

@@ -13,7 +13,9 @@ DOCUMENTATION = """
 name: changes_environment
 type: aggregate
 short_description: counts tasks in the environment
-description: In COUNTED; UNTIL_THIRD is there until the third, and PYTHONHASHSEED from the fourth on.
+description: >-
+  In COUNTED; UNTIL_THIRD is there until the third, as is FROM_START, if it was there, and PYTHONHASHSEED from the
+  fourth on.
 """
 
 
@@ -31,5 +33,6 @@ class CallbackModule(CallbackBase):
             os.environ["UNTIL_THIRD"] = "here"
         else:
             os.environ.pop("UNTIL_THIRD", None)
+            os.environ.pop("FROM_START", None)
         if self.counted > 3:
             os.environ["PYTHONHASHSEED"] = "4"
