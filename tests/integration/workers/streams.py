@@ -24,6 +24,8 @@ POLL = "v2_runner_on_async_poll"
 BY_THE_CLOCK = "(by the clock)"
 #: Core makes a new task for a result that it could not send, and loses what the task was called.
 UNSENT = "Task result omitted due to queue send failure"
+#: Core has no result then; the playbook's action has it raise an error of these words instead, from another place.
+ENDED = "ended its worker with SystemExit"
 INTERNAL = ("_ansible_tmpdir", "_ansible_remote_tmp")
 _PATTERNS = (
     (re.compile(r"ansible-tmp-[\d.-]+"), "ansible-tmp"),
@@ -67,6 +69,8 @@ def _comparable(event: Event) -> Event | None:
     kept = {key: item for key, item in event.items() if key != "thread"}
     if BY_THE_CLOCK in event.get("task", "") and "result" in event:
         kept["result"] = {**event["result"], "attempts": "some"}
+    if ENDED in str(event.get("result", {}).get("msg", "")):
+        kept.pop("said", None)
     if str(event.get("result", {}).get("msg", "")).startswith(UNSENT):
         kept = {"event": event["event"], "host": event["host"], "msg": event["result"]["msg"]}
     return kept

@@ -29,6 +29,9 @@ RESULT_EVENTS = (
     "v2_runner_on_async_failed"
 ).split()
 
+#: What a result has beside its values; `_dump_results` leaves it out.
+SAID = ("warnings", "deprecations", "exception")
+
 
 class CallbackModule(CallbackBase):
     CALLBACK_VERSION = 2.0
@@ -59,6 +62,7 @@ class CallbackModule(CallbackBase):
             path=task.get_path(),
             result=json.loads(self._dump_results(result._result, indent=None, sort_keys=True)),
             attributes=json.loads(json.dumps(attributes, default=repr, sort_keys=True)),
+            said={name: repr(getattr(result, name, None) or result._result.get(name)) for name in SAID},
             **more,
         )
 
