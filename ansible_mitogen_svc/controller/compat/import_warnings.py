@@ -115,12 +115,12 @@ def imports(plugin: str) -> tuple[str, ...]:
 
 def _imported_by(name: str) -> list[str]:
     module = sys.modules.get(name)
-    file = getattr(module, "__file__", None)
-    if file is None or file.startswith(_CORE):
+    file, spec = getattr(module, "__file__", None), getattr(module, "__spec__", None)
+    if file is None or spec is None or file.startswith(_CORE):
         return []
     try:
         tree = ast.parse(pathlib.Path(file).read_bytes())
-        names = [each for node in _executed(tree) for each in _named(node, module.__spec__.parent)]  # type: ignore
+        names = [each for node in _executed(tree) for each in _named(node, spec.parent)]
     except (AttributeError, ImportError, OSError, SyntaxError, ValueError):
         return []
     return [prefix for each in names for prefix in itertools.accumulate(each.split("."), "{}.{}".format)]
