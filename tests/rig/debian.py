@@ -23,6 +23,7 @@ NEEDED = {
     'ssh': 'openssh-client',
     'sshd': 'openssh-server',
     'sshpass': 'sshpass',
+    'sudo': 'sudo',
     'gcc': 'gcc',
 }
 SBIN = '/usr/local/sbin:/usr/sbin:/sbin'

@@ -94,7 +94,8 @@ class Decider:
             return forced
         assert action is not None
         if action in self._adapter.include_actions:
-            return self._learned.get(task._uuid) or Decision(WorkerKind.INLINE, "include")
+            included = Decision(WorkerKind.THREAD, "waits") if _pauses(task) else Decision(WorkerKind.INLINE, "include")
+            return self._learned.get(task._uuid) or included
         collections = tuple(task.collections or ())
         handler, objection = self._handler(action, collections)
         objection = objection or self._vars_objection() or self._connection_objection(queued, templar)
@@ -121,7 +122,7 @@ class Decider:
         if handler in PROMPTING:
             return Decision(_FORK, "prompt")
         if handler in CONTROLLER_ONLY:
-            waits = task.until or task.retries or task.async_val or (task.loop is not None and task.loop_control.pause)
+            waits = task.until or task.retries or task.async_val or _pauses(task)
             return Decision(WorkerKind.THREAD, "waits") if waits else Decision(WorkerKind.INLINE, "controller_only")
         if self._is_skipped(queued):
             return Decision(WorkerKind.INLINE, "skipped")
@@ -214,3 +215,8 @@ class Decider:
                     break
             self._vars_plugins = (objection,)
         return self._vars_plugins[0]
+
+
+def _pauses(task: Any) -> bool:
+    """Whether a task waits between the items of its loop."""
+    return task.loop is not None and bool(task.loop_control.pause)

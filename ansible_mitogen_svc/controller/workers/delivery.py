@@ -14,6 +14,8 @@ Theory of operation
    doorbell and calls `Doorbell.answer`, which takes everything out of the deque, in order.
 4. A task that sent nothing before its result saves the way through the other thread: its result is appended to
    ``strategy._results`` directly.
+5. A task that may still be given to a worker of another kind (plugin_policy.py) keeps what it sends, as that worker
+   begins anew: items that were skipped, or failed, would be told of twice.
 """
 
 from __future__ import annotations
@@ -75,11 +77,21 @@ class TaskReporter:
         self._snapshot = snapshot
         self._call_back = call_back
         self.used = False
+        self._kept: list[Callable[[], None]] | None = []
 
     def leave(self, entry: Callable[[], None]) -> None:
         """Queue `entry` behind everything this task has sent."""
         self.used = True
-        self._doorbell.leave(entry)
+        if self._kept is not None:
+            self._kept.append(entry)
+        else:
+            self._doorbell.leave(entry)
+
+    def settle(self) -> None:
+        """The task ends in the worker it is in: pass on what was kept. Before it has threads beside its own."""
+        kept, self._kept = self._kept or (), None
+        for entry in kept:
+            self._doorbell.leave(entry)
 
     def send_callback(self, *arguments: Any) -> None:
         """Called by TaskExecutor for items, retries and async polls."""
@@ -88,6 +100,7 @@ class TaskReporter:
 
     def deliver(self, append: Callable[[Any], None], result: Any) -> None:
         """Hand in the final result: directly when nothing can still be on its way before it."""
+        self.settle()
         if self.used:
             self.leave(lambda: append(result))
         else:

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Keeps the signals that end a run from being handled in the middle of a fork.
+"""Keeps the signals that end a run from being handled in the middle of a fork, or of writing to core's queue.
 
-Used by ``compat/worker_process.py`` in the main thread, and once more in the child that was forked meanwhile.
+Used in the main thread, by ``compat/worker_process.py``, once more in the child that was forked meanwhile, and by
+``layer.py``.
 
 What handles them raises an exception (KeyboardInterrupt, Terminated). Raised in a function that Python calls around a
 fork (``os.register_at_fork``) it is printed and lost, and so is what that function had to do: core 2.22 then holds the
-lock of its secrets for good, and every further fork waits 10 seconds for it. So they are noted, and handled afterwards.
+lock of its secrets for good, and every further fork waits 10 seconds for it. Raised in the method of multiprocessing
+that takes the queue's lock, it leaves that taken, and core waits for ever to write the queue's end. So they are noted,
+and handled afterwards.
 """
 
 from __future__ import annotations

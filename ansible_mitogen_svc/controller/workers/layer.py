@@ -22,6 +22,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -36,6 +37,7 @@ from ansible_mitogen_svc.controller.compat.worker_process import GuardedWorkerPr
 from ansible_mitogen_svc.controller.workers.decision import Decider
 from ansible_mitogen_svc.controller.workers.delivery import DOORBELL, Doorbell, TaskReporter
 from ansible_mitogen_svc.controller.workers.gate import ForkGate
+from ansible_mitogen_svc.controller.workers.held_signals import HeldSignals
 from ansible_mitogen_svc.controller.workers.kinds import Decision, WorkerKind
 from ansible_mitogen_svc.controller.workers.plugin_policy import Abandon
 from ansible_mitogen_svc.controller.workers.pool import WorkerThreads
@@ -80,9 +82,11 @@ class WorkerLayer:
         )
 
     def _ring(self) -> None:
+        main = threading.current_thread() is threading.main_thread()
         try:
-            # Any host name does: a doorbell is recognised before it is looked up.
-            self._strategy._final_q.put(self._parts.adapter.wire_result("", DOORBELL))
+            with HeldSignals() if main else contextlib.nullcontext():
+                # Any host name does: a doorbell is recognised before it is looked up.
+                self._strategy._final_q.put(self._parts.adapter.wire_result("", DOORBELL))
         except OSError:
             pass  # core has closed its queue: the run is over, and nobody asks for what is left any more
 
@@ -187,6 +191,7 @@ class WorkerLayer:
         )
         must_pickle = self._decider.must_pickle(queued.task)
         policy = self._decider.policy(decision.kind)
+        policy.settle = reporter.settle
         if decision.kind is WorkerKind.THREAD:
             queued = queued.as_now()
         return TaskWorker(self._services, queued, slot, decision, policy, reporter, must_pickle)

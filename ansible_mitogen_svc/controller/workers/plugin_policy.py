@@ -30,10 +30,11 @@ from typing import Any
 from ansible_mitogen_svc.controller.workers.kinds import WorkerKind
 from ansible_mitogen_svc.controller.workers.plugin_state import keeps_state
 
-#: Lookups of ansible.builtin whose processes inherit standard error: only a worker process has one to give away.
-PROCESS_LOOKUPS = frozenset({"lines", "pipe"})
-#: Lookups of ansible.builtin that may wait: for a server, for the lock of a file.
-WAITING_LOOKUPS = frozenset({"password", "url"})
+#: Lookups of ansible.builtin that want a process of their own. What `lines` and `pipe` start inherits standard error,
+#: and only a worker process has one to give away. `url` installs its credentials and its trust for the whole process.
+PROCESS_LOOKUPS = frozenset({"lines", "pipe", "url"})
+#: Lookups of ansible.builtin that may wait: for the lock of a file.
+WAITING_LOOKUPS = frozenset({"password"})
 
 _MARK = "_ansible_mitogen_svc_policed"
 _local = threading.local()
@@ -92,6 +93,7 @@ class TaskPolicy:
     :param kind: of the worker that runs the task: inline or thread.
     :param serves: whether connections of that name go through ours.
     :param learned: what the task finds out, and is forgotten with it; see compat/variable_files.py.
+    :param settle: called when the task can no longer be moved.
     """
 
     kind: WorkerKind
@@ -99,6 +101,7 @@ class TaskPolicy:
     serves: Callable[[str], bool]
     started: bool = False
     learned: dict[Any, Any] = field(default_factory=dict)
+    settle: Callable[[], None] = lambda: None
 
     def check(self, plugin_type: str, name: str, fqcn: str | None, path: str | None) -> None:
         """Called for each plugin found. :raises Abandon: it must not be used here, and the task can still be moved."""
@@ -164,8 +167,9 @@ def learned_by_task() -> dict[Any, Any] | None:
 def action_made() -> None:
     """The current thread's task is about to do something: from here on it stays where it is."""
     policy = getattr(_local, "policy", None)
-    if policy is not None:
+    if policy is not None and not policy.started:
         policy.started = True
+        policy.settle()
 
 
 def police(finder: Callable[..., Any]) -> Callable[..., Any]:

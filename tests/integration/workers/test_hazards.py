@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import json
 import pathlib
 import shutil
 import subprocess
+import threading
 
 import pytest
 from streams import differences
@@ -183,6 +186,44 @@ def test_a_task_that_turns_out_to_need_a_process_is_run_once(lab: Lab) -> None:
     assert forced or run.tasks == {"thread": {"remote": 2}}
 
 
+def test_items_before_the_one_that_needs_a_process_are_told_of_once(every_core: Lab) -> None:
+    play = every_core.write(
+        HEAD
+        + "    - {name: skipped, debug: {msg: \"{{ lookup('pipe', 'echo 2') }}\"}, loop: [1, 2], when: item == 2}\n"
+        + "    - name: failed\n      command: \"echo {{ lookup('pipe', 'echo 2') if item == 2 else unknown }}\"\n"
+        + "      loop: [1, 2]\n      ignore_errors: true\n"
+    )
+    core, ours = every_core.both(play, hosts=1)
+    assert not differences(core.events, ours.events)
+    assert len([each for each in ours.events if "v2_runner_item" in each["event"]]) == 4
+
+
+def test_each_url_is_asked_for_in_the_name_of_its_own_user(lab: Lab) -> None:
+    """Core installs what asks for it, credentials and all, for the whole process, and uses what is installed then."""
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            given = self.headers.get("Authorization")
+            self.send_response(200 if given else 401)
+            self.send_header("WWW-Authenticate", 'Basic realm="test"')
+            self.end_headers()
+            self.wfile.write(base64.b64decode(given.split()[1]) if given else b"")
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    url = "lookup('url', address, username='u' ~ n, password='p')"
+    play = lab.write(HEAD + f'    - {{name: who, command: "echo {{{{ {url} }}}}"}}\n')
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        variables = {"address": f"http://127.0.0.1:{server.server_port}/"}
+        run = lab.run(play, LINEAR, hosts=4, forks=4, variables=variables, TEST_SLOW_OPENER="0.5")
+        server.shutdown()
+    said = {host: result["stdout"] for host, result in run.results("who", "v2_runner_on_ok").items()}
+    assert said == {f"h0{n}": f"u{n}:p" for n in range(1, 5)}, run.output[-3000:]
+    assert forced or run.tasks == {"fork": {"lookup:url": 4}}
+
+
 def test_task_timeouts_end_tasks_with_the_error_of_core(lab: Lab) -> None:
     play = lab.write(
         HEAD
@@ -350,7 +391,11 @@ def test_redo_in_the_debug_strategy_runs_the_task_again(lab: Lab) -> None:
 def test_a_pause_without_a_terminal_behaves_as_under_core(lab: Lab) -> None:
     play = lab.write(HEAD + "    - {name: waits, pause: {seconds: 1}}\n    - {name: asks, pause: {prompt: yes?}}\n")
     core, ours = lab.both(play, hosts=2, forks=2)
-    assert not [each for each in differences(core.events, ours.events) if "asks" not in each and "waits" not in each]
+    # Their results say how long they took.
+    core_told, ours_told = (
+        [each for each in run.events if each.get("task") not in ("waits", "asks")] for run in (core, ours)
+    )
+    assert core_told and not differences(core_told, ours_told)
     assert forced or ours.tasks == {"fork": {"prompt": 2}}
     assert ours.returncode == core.returncode
 

@@ -132,6 +132,33 @@ class CallbackModule(CallbackBase):
                 os.kill(main, signal.{name})
         os.register_at_fork({when}=in_parent)
 """
+QUEUE_INTERRUPTED = """
+import os, signal, threading
+from ansible.plugins.callback import CallbackBase
+
+class Lock:
+    def __init__(self, lock):
+        self.lock, self.sent = lock, []
+
+    def __enter__(self):
+        self.lock.acquire()
+        if not self.sent and threading.current_thread() is threading.main_thread():
+            self.sent.append(1)
+            signal.raise_signal(signal.{name})
+
+    def __exit__(self, *exception):
+        self.lock.release()
+
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION, CALLBACK_NAME = 2.0, "interrupting"
+
+    def v2_playbook_on_play_start(self, play):
+        import gc
+        from ansible.executor.task_queue_manager import FinalQueue
+        for queue in gc.get_objects():
+            if isinstance(queue, FinalQueue):
+                queue._wlock = Lock(queue._wlock)
+"""
 END_INTERRUPTED = """
 import atexit, os, signal
 from ansible.plugins.callback import CallbackBase
@@ -168,6 +195,14 @@ def test_a_signal_in_the_middle_of_a_fork_is_not_lost(lab: Lab, when: str, name:
     done, mark = with_callback(lab, OURS + "linear", TASKS["forks"].replace("60", "15"), callback)
     assert done.returncode == ends, done.stdout[-1000:] + done.stderr[-2000:]
     assert "Exception ignored" not in done.stderr
+    assert gone(mark), processes(mark)
+
+
+@pytest.mark.parametrize(("name", "ends"), [("SIGINT", 99), ("SIGTERM", -15)])
+def test_a_signal_while_an_item_is_told_does_not_leave_cores_queue_locked(lab: Lab, name: str, ends: int) -> None:
+    """multiprocessing takes that lock in a method of Python's, where a signal is handled after it was taken."""
+    done, mark = with_callback(lab, OURS + "linear", TASKS["inline"], QUEUE_INTERRUPTED.replace("{name}", name))
+    assert done.returncode == ends, done.stdout[-1000:] + done.stderr[-2000:]
     assert gone(mark), processes(mark)
 
 

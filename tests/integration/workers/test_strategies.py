@@ -145,6 +145,19 @@ def test_an_include_in_a_free_play_reaches_each_host(lab: Lab) -> None:
     assert len(run.results("inner", "v2_runner_on_ok")) == len(run.results("after")) == 4
 
 
+def test_hosts_that_pause_between_includes_do_so_at_the_same_time(lab: Lab) -> None:
+    lab.write("- {name: inner, debug: {msg: 1}}\n", "inner.yml")
+    loop = "{include_tasks: inner.yml, loop: [1, 2], loop_control: {pause: 5}}"
+    play = lab.write(
+        HEAD + "    - {name: begin, command: date +%s}\n    - " + loop + "\n    - {name: end, command: date +%s}\n"
+    )
+    run = lab.run(play, OURS + "linear", hosts=4, forks=4)
+    begin, end = (
+        min(int(each["stdout"]) for each in run.results(name, "v2_runner_on_ok").values()) for name in ("begin", "end")
+    )
+    assert len(run.results("inner")) == 4 and 5 <= end - begin < 4 * 5, run.output
+
+
 def test_a_worker_process_that_dies_ends_the_run_instead_of_hanging_it(lab: Lab) -> None:
     """Under core's free strategy such a run never ends."""
     play = lab.write(HEAD + "    - {name: dies, debug: {msg: \"{{ lookup('pipe', 'kill -9 $PPID') }}\"}}\n")

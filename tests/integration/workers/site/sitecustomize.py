@@ -3,9 +3,9 @@
 """What a test changes in the ansible-playbook it starts, named by environment variables.
 
 TEST_SWITCH_INTERVAL: seconds after which Python changes threads. TEST_CORE_VERSION: what ansible-core says it is.
-TEST_CORE_LACKS: take away something that our adapter for the newest core needs. TEST_SSH_LACKS: the same for core's
-ssh connection plugin. TEST_STACKS: the file to which every process of the run appends the stacks of its threads on
-SIGUSR2 (see stacks.py).
+TEST_SLOW_OPENER: seconds that pass after something that opens URLs was installed. TEST_CORE_LACKS: take away something
+that our adapter for the newest core needs. TEST_SSH_LACKS: the same for core's ssh connection plugin. TEST_STACKS: the
+file to which every process of the run appends the stacks of its threads on SIGUSR2 (see stacks.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,18 @@ if "TEST_STACKS" in os.environ:
 
 if "TEST_SWITCH_INTERVAL" in os.environ:
     sys.setswitchinterval(float(os.environ["TEST_SWITCH_INTERVAL"]))
+
+if "TEST_SLOW_OPENER" in os.environ:
+    import time
+    import urllib.request
+
+    _install_opener = urllib.request.install_opener
+
+    def _install_and_wait(opener: urllib.request.OpenerDirector) -> None:
+        _install_opener(opener)
+        time.sleep(float(os.environ["TEST_SLOW_OPENER"]))
+
+    urllib.request.install_opener = _install_and_wait
 
 if "TEST_CORE_VERSION" in os.environ:
     import ansible.release

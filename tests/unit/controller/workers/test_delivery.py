@@ -69,3 +69,16 @@ def test_a_result_without_callbacks_takes_the_short_way() -> None:
     reporter = TaskReporter(Doorbell(lambda: seen.append("rung")), lambda: ("", None), lambda *event: None)
     reporter.deliver(seen.append, "result")
     assert seen == ["result"]
+
+
+def test_what_a_task_sends_is_kept_until_it_can_no_longer_be_moved() -> None:
+    seen: list[str] = []
+    bell = Doorbell(lambda: seen.append("rung"))
+    reporter = TaskReporter(bell, lambda *event: event, lambda *event: seen.append(event[0]))
+    reporter.send_callback("first", None)
+    bell.answer()
+    assert seen == []
+    reporter.settle()
+    reporter.send_callback("second", None)
+    bell.answer()
+    assert seen == ["rung", "first", "second"]

@@ -36,14 +36,15 @@ def verdict(policy: TaskPolicy, plugin_type: str, name: str, path: str) -> tuple
     ("plugin_type", "name", "path", "kind", "expected"),
     [
         ("lookup", "ansible.builtin.file", f"{CORE}/lookup/file.py", WorkerKind.INLINE, None),
-        ("lookup", "ansible.builtin.url", f"{CORE}/lookup/url.py", WorkerKind.THREAD, None),
+        ("lookup", "ansible.builtin.password", f"{CORE}/lookup/password.py", WorkerKind.THREAD, None),
         (
             "lookup",
-            "ansible.builtin.url",
-            f"{CORE}/lookup/url.py",
+            "ansible.builtin.password",
+            f"{CORE}/lookup/password.py",
             WorkerKind.INLINE,
-            (WorkerKind.THREAD, "lookup:url"),
+            (WorkerKind.THREAD, "lookup:password"),
         ),
+        ("lookup", "ansible.builtin.url", f"{CORE}/lookup/url.py", WorkerKind.THREAD, (WorkerKind.FORK, "lookup:url")),
         (
             "lookup",
             "ansible.builtin.pipe",
@@ -104,3 +105,13 @@ def test_a_task_that_has_an_action_is_no_longer_moved() -> None:
     with policy_of_this_thread(running):
         action_made()
     assert verdict(running, "lookup", "a.b.c", "/elsewhere/c.py") is None
+
+
+def test_that_a_task_can_no_longer_be_moved_is_told_once() -> None:
+    told: list[bool] = []
+    mine = policy(WorkerKind.THREAD)
+    mine.settle = lambda: told.append(mine.started)
+    with policy_of_this_thread(mine):
+        action_made()
+        action_made()
+    assert told == [True]
