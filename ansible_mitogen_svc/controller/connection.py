@@ -24,6 +24,7 @@ from typing import Any, cast
 from ansible import constants
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.utils.display import Display
+from ansible.utils.path import unfrackpath
 
 from ansible_mitogen_svc.controller import file_transfer, transport
 from ansible_mitogen_svc.controller.batch import Outcome
@@ -115,7 +116,10 @@ class AcceleratedConnection(RunningConnection):
             with self._svc_as_in_a_worker_process():
                 super().fetch_file(in_path, out_path)
             return
-        self._svc_guard(lambda: file_transfer.fetch(self, target, in_path, out_path))
+        if hasattr(self, "cwd"):
+            in_path = unfrackpath(in_path, basedir=self.cwd)  # as core's local plugin
+        keep_mode = self.svc_transport.keeps_modes and self._options.get("ssh_transfer_method") != "piped"
+        self._svc_guard(lambda: file_transfer.fetch(self, target, in_path, out_path, keep_mode))
 
     def reset(self) -> None:
         """End the connection and core's own (ControlPersist)."""

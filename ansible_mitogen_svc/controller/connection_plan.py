@@ -86,6 +86,9 @@ class TaskSession(Protocol):
     def move_file(self, method: str, **arguments: Any) -> dict[str, Any]:
         """Call the FileService. :raises CallFailed: with the type of what went wrong there."""
 
+    def is_moving(self, target: Target, seconds: float) -> bool:
+        """Whether a file is on its way there or from there, and some of it arrived within `seconds`."""
+
     def disconnect(self, target: Target) -> None:
         """End the connection; the next `connect` starts anew."""
 

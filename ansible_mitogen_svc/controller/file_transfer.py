@@ -74,16 +74,17 @@ def put(carrier: Carrier, target: Target, file: IO[bytes], out_path: str, mode: 
     _count(sent, started)
 
 
-def fetch(carrier: Carrier, target: Target, in_path: str, out_path: str) -> None:
+def fetch(carrier: Carrier, target: Target, in_path: str, out_path: str, keep_mode: bool) -> None:
     """Copy a file of the target to `out_path` on the controller, as the login user.
 
+    :param keep_mode: a new file gets the mode of the one there.
     :raises AnsibleError: the target could not read it.
     """
     carrier.svc_flush()
     started = time.monotonic()
     display.vvv(f"FETCH {in_path} TO {out_path}", host=target.name)
     destination = to_text(out_path, errors="surrogateescape")
-    moved = _moved(target, "fetch", source=in_path, destination=destination)
+    moved = _moved(target, "fetch", source=in_path, destination=destination, keep_mode=keep_mode)
     fetched_files.note(destination, moved["known"]["version"], moved["known"]["digests"])
     _count(int(moved["size"]), started)
 

@@ -139,7 +139,7 @@ class ReachingConnection(_Core):
     def _svc_still_there(self, target: Target) -> bool:
         """Whether a known target can be used; one that does not answer after a long silence is let go."""
         seconds = float(self._play_context.timeout or constants.DEFAULT_TIMEOUT)
-        if target.still_answers(seconds):
+        if target.still_answers(seconds, session_lifecycle.current().is_moving):
             return True
         display.vvv(f"no answer within {seconds:.0f} seconds after a long silence: connecting anew", host=self.svc_name)
         counters.add("connections", "silent")

@@ -86,8 +86,8 @@ class Session(Targets):
         self.connections = ConnectionService(self.router, limit, self._makes_room)
         self._limit_set = connection_limit > 0
         self._crowded = False
-        files = FileService(self.router, ProgressLine())
-        services = [self.module_cache, self.connections, files, TallyService(self.router, self.learn)]
+        self.files = FileService(self.router, ProgressLine())
+        services = [self.module_cache, self.connections, self.files, TallyService(self.router, self.learn)]
         self.pool = service.Pool(self.router, services=services, size=pool_size, unpickle=service.AllowParents())
         self._link = Link(self.router)
 
@@ -156,6 +156,10 @@ class Session(Targets):
         """See TaskSession."""
         with fork_gate.blocking():
             return dict(service.call(self.pool, FileService, method, **arguments))
+
+    def is_moving(self, target: Target, seconds: float) -> bool:
+        """See TaskSession."""
+        return self.files.is_moving(target.context_id, seconds)
 
     def disconnect(self, target: Target) -> None:
         """See TaskSession."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -214,9 +214,12 @@ class Target:
         self.answered = time.monotonic()
         return read_answer(data)
 
-    def still_answers(self, seconds: float) -> bool:
-        """Whether something can be asked there: after a long silence that is tried, for at most `seconds`."""
-        if time.monotonic() - self.answered < SILENCE:
+    def still_answers(self, seconds: float, is_moving: Callable[[Target, float], bool]) -> bool:
+        """Whether something can be asked there: after a long silence that is tried, for at most `seconds`.
+
+        :param is_moving: `TaskSession.is_moving`; behind a file on a slow link an answer may take longer than that.
+        """
+        if time.monotonic() - self.answered < SILENCE or is_moving(self, SILENCE):
             return True
         try:
             self.call(LOGIN_ZYGOTE, {"op": "ping"}, timeout=seconds)

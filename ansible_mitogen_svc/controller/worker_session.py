@@ -116,6 +116,12 @@ class WorkerSession(Targets):
         """See TaskSession. The parent reads and writes the file, not this process."""
         return dict(service.call(self._parent, FileService, method, **arguments))
 
+    def is_moving(self, target: Target, seconds: float) -> bool:
+        """See TaskSession."""
+        return bool(
+            service.call(self._parent, FileService, "is_moving", context_id=target.context_id, seconds=seconds)
+        )
+
     def disconnect(self, target: Target) -> None:
         """See TaskSession."""
         target.alive = False

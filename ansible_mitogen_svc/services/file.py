@@ -9,7 +9,8 @@ Theory of operation
 1. A transfer is begun at the agent of the target, which gives its own end a thread (target/files.py). Then `put` sends
    parts, most of them unacknowledged, and `fetch` asks for parts ahead; flow.py says how far ahead.
 2. Who writes keeps a temporary file; both ends hash the parts, and only a file whose size and digest are what the
-   other end says gets its name. A source that changed meanwhile fails the transfer.
+   other end says gets its name. A source of `put` that changed meanwhile fails the transfer. Some files are written in
+   place, see arrival.py and target/files.py.
 3. Whatever goes wrong is raised here, after the other end was told to drop what it has. When the connection is lost, it
    does so by itself.
 """
@@ -19,8 +20,6 @@ from __future__ import annotations
 import collections
 import itertools
 import os
-import stat
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,10 +30,11 @@ import mitogen.core
 from ansible_mitogen_svc import service
 from ansible_mitogen_svc.services import flow
 from ansible_mitogen_svc.services.answers import Answer, read_answer
+from ansible_mitogen_svc.services.arrival import Arrival
 from ansible_mitogen_svc.services.link import Buffer, Link, PendingAnswer
 from ansible_mitogen_svc.statistics import counters
 from ansible_mitogen_svc.wire import frames, transfer
-from ansible_mitogen_svc.wire.file_version import full_version_of, version_of
+from ansible_mitogen_svc.wire.file_version import full_version_of
 
 #: Number that stands for the agent in its messages.
 AGENT = 0
@@ -117,36 +117,36 @@ class FileService(service.Service):
 
     @service.expose(service.AllowParents())
     @service.arg_spec({"context_id": int, "source": str, "destination": str})
-    def fetch(self, context_id: int, source: str, destination: str) -> dict[str, Any]:
+    def fetch(self, context_id: int, source: str, destination: str, keep_mode: bool = False) -> dict[str, Any]:
         """Copy a file of the target to the controller.
 
+        A source that is written to meanwhile gives what was read of it: whether that will do is for core's fetch action
+        to say (``validate_checksum``).
+
+        :param keep_mode: a new file gets that of the source, which we may write to in any case; less the umask.
         :returns: `size` received in bytes, and `known`: `version` and `digests` of the file here (wire/transfer.py).
         :raises JobRefused: the target could not read it.
         :raises OSError: the controller could not write it.
-        :raises Damaged: or SourceChanged, see there.
+        :raises Damaged: see there.
         """
-        path = os.path.realpath(os.fsencode(destination))
-        descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or b".", prefix=b".svc-fetch-")
-        digests, sync = transfer.FileDigests(), transfer.EarlySync(descriptor)
-        try:
-            with open(descriptor, "wb", buffering=0) as file, self._transfer(context_id, source) as course:
-                found = course.begin({"op": "send", "path": source}).header
-                size = int(found["size"])
-                course.compression = flow.Compression(bool(found.get("shrinks")))
-                writer = transfer.PartWriter(file.fileno(), digests)
+        with self._transfer(context_id, source) as course:
+            found = course.begin({"op": "send", "path": source}).header
+            size, mode = _size_and_mode(found, source)
+            course.compression = flow.Compression(bool(found.get("shrinks")))
+            with Arrival(os.fsencode(destination), mode if keep_mode else 0o666) as file:
+                writer = transfer.PartWriter(file.descriptor, file.digests)
                 course.pull(writer, size)
                 writer.finish()
-                os.fchmod(file.fileno(), _mode_of(path))
-                sync.finish()
-                os.fsync(file.fileno())
-                known = {"version": version_of(os.fstat(file.fileno())), "digests": digests.hexdigests()}
-            os.replace(temporary, path)
-        except BaseException:
-            digests.close()
-            sync.close()
-            os.unlink(temporary)
-            raise
-        return {"size": writer.offset, "known": known}
+                return {"size": writer.offset, "known": file.finish()}
+
+    @service.expose(service.AllowParents())
+    @service.arg_spec({"context_id": int, "seconds": float})
+    def is_moving(self, context_id: int, seconds: float) -> bool:
+        """Whether a file is on its way to or from the target, and some of it arrived within `seconds`.
+
+        On a slow link an answer to anything else may take longer than one waits for a sign of life.
+        """
+        return self._shares.is_moving(context_id, seconds)
 
     def _transfer(self, context_id: int, path: str, zygote: int = AGENT) -> Course:
         name = str(self._router.context_by_id(context_id).name)
@@ -168,6 +168,7 @@ class Course:
         self._context_id, self._zygote = end
         self._number = number
         self._path, self._target_name = names
+        self._shares = shares
         self._taken = shares.taken(self._context_id)
         self._report = report
         self._over = False
@@ -240,10 +241,8 @@ class Course:
             final = final and bool(self._asked)
             writer.write(dict(answer.header), list(answer.blobs), LARGEST)
             if size and writer.offset > size:
-                raise SourceChanged(f"{self._path} was changed while it was copied: it is larger than it was")
+                raise Damaged(f"{self._path} is larger than it was said to be")
             self._tell_progress(writer.offset, size)
-        if answer.header.get("changed"):
-            raise SourceChanged(f"{self._path} was changed while it was copied")
         if (answer.header.get("size"), answer.header.get("sha256")) != (writer.offset, writer.digest.hexdigest()):
             raise Damaged(f"{self._path} did not arrive as it was sent")
 
@@ -260,6 +259,7 @@ class Course:
         size, asked, pending = self._asked.popleft()
         answer = read_answer(pending.get(), copy=False)
         self._under_way -= size
+        self._shares.moved(self._context_id)
         now = time.monotonic()
         self._window.acknowledge(size, asked, now)
         self.compression.acknowledge(size, self._under_way, now)
@@ -280,6 +280,17 @@ def _count(hole: int, header: Mapping[str, Any], blobs: Sequence[bytes]) -> None
         counters.add("transfer", "bytes_saved", amount=header["z"] - len(blobs[0]))
 
 
+def _size_and_mode(header: Mapping[str, Any], path: str) -> tuple[int, int]:
+    """What a target says of a file before it sends it; the mode as that of a file which we may write to.
+
+    :raises Damaged: it says something else.
+    """
+    try:
+        return int(header["size"]), int(header["mode"]) & 0o777 | 0o200
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"{path} was announced without its size and mode: {type(error).__name__}: {error}") from error
+
+
 def _what_is_known(header: Mapping[str, Any], ours: Mapping[str, str]) -> dict[str, Any]:
     """`version` and `digests` of a file, as a target says; {} when it says something else. Only it will be told.
 
@@ -292,25 +303,3 @@ def _what_is_known(header: Mapping[str, Any], ours: Mapping[str, str]) -> dict[s
         return {}
     good = all(isinstance(text, str) and len(text) <= 40 for text in digests.values())
     return {"version": version, "digests": {**digests, **ours}} if good else {}
-
-
-def _mode_of(path: bytes) -> int:
-    """Mode of a file that is to be replaced, or that of a new one."""
-    try:
-        return stat.S_IMODE(os.stat(path).st_mode)
-    except OSError:
-        return 0o666 & ~_umask()
-
-
-def _umask() -> int:
-    """This process's umask; there is no way to read it but to set it, /proc apart."""
-    try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-            for line in status:
-                if line.startswith("Umask:"):
-                    return int(line.split()[1], 8)
-    except OSError:
-        pass
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

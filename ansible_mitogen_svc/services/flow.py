@@ -20,6 +20,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 #: Bytes of a window: what even a slow link gets, what is begun with, and what the longest link gets.
@@ -37,25 +38,36 @@ MEASURE_SECONDS, MEASURE_BYTES = 0.3, 4 << 20
 
 
 class Shares:
-    """Counts the transfers under way, in all and by connection. Any thread."""
+    """Counts the transfers under way, in all and by connection, and knows when one of them last moved. Any thread."""
 
     def __init__(self) -> None:
-        # Guards `_running`.
+        # Guards `_running` and `_moved`.
         self._lock = threading.Lock()
         self._running: collections.Counter[int] = collections.Counter()
+        #: Connection of a transfer under way -> when one of it was last answered, by the monotonic clock.
+        self._moved: dict[int, float] = {}
 
     @contextlib.contextmanager
     def taken(self, context_id: int) -> Iterator[Callable[[], int]]:
         """Take part; gives a function that says how many bytes one transfer of the connection may have under way."""
         with self._lock:
             self._running[context_id] += 1
+        self.moved(context_id)
         try:
             yield lambda: min(MOST // self._running[context_id], BUDGET // max(1, self._running.total()))
         finally:
             with self._lock:
                 self._running[context_id] -= 1
                 if not self._running[context_id]:
-                    del self._running[context_id]
+                    del self._running[context_id], self._moved[context_id]
+
+    def moved(self, context_id: int) -> None:
+        """The other end has answered a transfer that is under way."""
+        self._moved[context_id] = time.monotonic()
+
+    def is_moving(self, context_id: int, seconds: float) -> bool:
+        """Whether a transfer is under way over a connection, and was begun or answered within `seconds`."""
+        return time.monotonic() - self._moved.get(context_id, float("-inf")) < seconds
 
 
 class Window:

@@ -261,7 +261,8 @@ class Outgoing:
         try:
             self._reader = transfer.PartReader(self._descriptor)
             size = self._reader.size
-            return {'size': size, 'shrinks': transfer.shrinks(self._descriptor, size)}, []
+            mode = stat.S_IMODE(os.fstat(self._descriptor).st_mode)
+            return {'size': size, 'mode': mode, 'shrinks': transfer.shrinks(self._descriptor, size)}, []
         except OSError as error:
             error.filename = self._path
             raise
@@ -269,9 +270,7 @@ class Outgoing:
     def _pull(self, length: int, compress: bool) -> tuple[dict[str, Any], list[bytes]]:
         hole, data = self._reader.read(length)
         if self._reader.ended:
-            reader = self._reader
-            digest = reader.digest.hexdigest()
-            return {'eof': True, 'size': reader.offset, 'sha256': digest, 'changed': reader.changed()}, []
+            return {'eof': True, 'size': self._reader.offset, 'sha256': self._reader.digest.hexdigest()}, []
         return transfer.pack_part(hole, data, compress)
 
     def abandon(self) -> None:

@@ -163,7 +163,7 @@ class EarlySync:
 
 
 class PartReader:
-    """Reads an open file from its start, as data and holes.
+    """Reads an open file from its start, as data and holes; what is added to it meanwhile is not read.
 
     `size` is that of the file when reading began, `offset` how far it was read, `ended` whether that is to its end.
     """
@@ -191,6 +191,8 @@ class PartReader:
                 return hole, b''
         if self._data_end is not None:
             length = min(length, self._data_end - self.offset)
+        if self._regular and self.size:
+            length = min(length, self.size - self.offset)
         data = os.pread(self._descriptor, length, self.offset) if self._regular else os.read(self._descriptor, length)
         self.offset += len(data)
         self.digest.data(data)
@@ -200,14 +202,14 @@ class PartReader:
     def _find_data(self) -> int:
         """Find the next data and where it ends; return how many bytes from here on are a hole."""
         try:
-            start = os.lseek(self._descriptor, self.offset, os.SEEK_DATA)
+            start = min(self.size, os.lseek(self._descriptor, self.offset, os.SEEK_DATA))
             self._data_end = os.lseek(self._descriptor, start, os.SEEK_HOLE)
             return start - self.offset
         except (OSError, AttributeError) as error:
             # No data from here on; or a file system, or a system, that knows no holes.
             self._data_end = None
             none_left = isinstance(error, OSError) and error.errno == errno.ENXIO
-            return max(0, self.size - self.offset) if none_left else 0
+            return max(0, min(self.size, os.fstat(self._descriptor).st_size) - self.offset) if none_left else 0
 
     def changed(self) -> bool:
         """Say whether the file is another one than when reading began. Raises OSError."""

@@ -6,7 +6,8 @@ How it works
 
 1. One thread runs an asyncio loop. Each accepted connection gets a connection to the upstream address and two pumps.
 2. A pump stamps every chunk with the time it may leave (arrival + ``one_way`` seconds) and a writer sends it then,
-   so that the delay adds to each direction without limiting throughput.
+   so that the delay adds to each direction without limiting throughput. With a ``rate`` each chunk also takes as long
+   as it would at so many bytes per second, and little more is read than is sent.
 3. `cut` closes all connections at once, as a lost link would; `cut_after` does so when a number of further bytes have
    gone to the server; `close` ends thread and listener.
 """
@@ -29,13 +30,17 @@ class ProxyStatistics:
 
 
 class DelayProxy:
-    """Forwards ``address:port`` (a free port unless given) to ``upstream``, ``one_way`` seconds later each way."""
+    """Forwards ``address:port`` (a free port unless given) to ``upstream``, ``one_way`` seconds later each way.
 
-    def __init__(self, upstream: tuple[str, int], one_way: float, address: str = '127.0.0.1') -> None:
+    ``rate``: bytes per second each way, 0 for as many as come.
+    """
+
+    def __init__(self, upstream: tuple[str, int], one_way: float, address: str = '127.0.0.1', rate: int = 0) -> None:
         self.address = address
         self.port = 0
         self._upstream = upstream
         self._one_way = one_way
+        self._rate = rate
         self._counts = {'connections': 0, 'bytes_up': 0, 'bytes_down': 0}
         #: bytes that still pass to the server before everything is cut; None: no end
         self._left: int | None = None
@@ -111,7 +116,7 @@ class DelayProxy:
             end.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, counter: str) -> None:
-        queue: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue()
+        queue: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue(2 if self._rate else 0)
         sender = asyncio.ensure_future(self._send(queue, writer))
         self._tasks.add(sender)
         try:
@@ -121,13 +126,13 @@ class DelayProxy:
                     data = data[:self._left]
                     self._left -= len(data)
                 self._counts[counter] += len(data)
-                queue.put_nowait((self._loop.time() + self._one_way, data))
+                await queue.put((self._loop.time() + self._one_way, data))
                 if ends:
                     self._left = None
-                    queue.put_nowait((self._loop.time() + self._one_way, None))
+                    await queue.put((self._loop.time() + self._one_way, None))
         except OSError:
             writer.transport.abort()
-        queue.put_nowait((self._loop.time() + self._one_way, b''))
+        await queue.put((self._loop.time() + self._one_way, b''))
         await sender
         self._tasks.discard(sender)
 
@@ -145,5 +150,7 @@ class DelayProxy:
             try:
                 writer.write(data)
                 await writer.drain()
+                if self._rate:
+                    await asyncio.sleep(len(data) / self._rate)
             except OSError:
                 return

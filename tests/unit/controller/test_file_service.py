@@ -29,7 +29,7 @@ from ansible_mitogen_svc.services import file as file_service
 from ansible_mitogen_svc.services import flow
 from ansible_mitogen_svc.statistics import counters
 from ansible_mitogen_svc.wire.file_version import full_version_of, version_of
-from ansible_mitogen_svc.wire.transfer import PART, EarlySync
+from ansible_mitogen_svc.wire.transfer import PART, EarlySync, PartReader
 
 Connect = Callable[[str], Target]
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
@@ -47,9 +47,9 @@ def put_known(session: Session, target: Target, source: pathlib.Path, destinatio
     )
 
 
-def fetch(session: Session, target: Target, source: pathlib.Path, destination: pathlib.Path) -> int:
+def fetch(session: Session, target: Target, source: pathlib.Path, destination: pathlib.Path, **more: Any) -> int:
     return int(session.move_file(
-        "fetch", context_id=target.context_id, source=str(source), destination=str(destination)
+        "fetch", context_id=target.context_id, source=str(source), destination=str(destination), **more
     )["size"])
 
 
@@ -209,12 +209,9 @@ def test_a_directory_that_goes_away_during_the_transfer_fails_it(
     until(lambda: not (tmp_path / "place").exists())
 
 
-@pytest.mark.parametrize("direction", ["put", "fetch"])
-def test_a_source_that_changes_meanwhile_fails_the_transfer(
-    direction: str, session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path
-) -> None:
-    target = connect("one")
-    (place / "there").write_text("old")
+@pytest.fixture
+def growing(large: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file that somebody appends to."""
     stop = threading.Event()
 
     def append() -> None:
@@ -225,14 +222,93 @@ def test_a_source_that_changes_meanwhile_fails_the_transfer(
 
     thread = threading.Thread(target=append)
     thread.start()
-    try:
-        with pytest.raises(service.CallFailed, match="was changed while it was copied"):
-            (put if direction == "put" else fetch)(session, target, large, place / "there")
-    finally:
-        stop.set()
-        thread.join()
+    yield large
+    stop.set()
+    thread.join()
+
+
+def test_a_source_that_changes_while_it_is_put_fails_the_transfer(
+    session: Session, connect: Connect, growing: pathlib.Path, place: pathlib.Path
+) -> None:
+    target = connect("one")
+    (place / "there").write_text("old")
+    with pytest.raises(service.CallFailed, match="was changed while it was copied"):
+        put(session, target, growing, place / "there")
     assert (place / "there").read_text() == "old"
     until(lambda: os.listdir(place) == ["there"])
+
+
+def test_a_log_is_fetched_as_it_was_when_the_transfer_began(
+    session: Session, connect: Connect, growing: pathlib.Path, place: pathlib.Path
+) -> None:
+    size = growing.stat().st_size
+    assert fetch(session, connect("one"), growing, place / "here") >= size
+    fetched = (place / "here").read_bytes()
+    assert growing.read_bytes().startswith(fetched)
+
+
+def test_a_file_that_loses_its_end_while_it_is_read_has_no_zeros_in_its_place(tmp_path: pathlib.Path) -> None:
+    block = 1 << 20
+    with open(tmp_path / "log", "wb") as file:
+        file.write(b"x" * block)
+        file.seek(4 * block)
+        file.write(b"x")
+    with open(tmp_path / "log", "rb", buffering=0) as source:
+        reader = PartReader(source.fileno())
+        assert reader.read(block) == (0, b"x" * block)
+        os.truncate(tmp_path / "log", block)
+        assert reader.read(block) == (0, b"") and reader.ended
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o4755])
+def test_a_fetched_file_gets_the_mode_of_the_one_there_where_the_connection_keeps_modes(
+    mode: int, session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path
+) -> None:
+    large.chmod(mode)
+    target = connect("one")
+    fetch(session, target, large, place / "kept", keep_mode=True)
+    fetch(session, target, large, place / "usual")
+    assert stat.S_IMODE((place / "kept").stat().st_mode) == (mode & 0o777 | 0o200) & ~umask()
+    assert stat.S_IMODE((place / "usual").stat().st_mode) == 0o666 & ~umask()
+    (place / "kept").chmod(0o604)
+    (place / "kept").write_text("old")
+    fetch(session, target, large, place / "kept", keep_mode=True)
+    assert stat.S_IMODE((place / "kept").stat().st_mode) == 0o604
+
+
+def test_what_lies_where_a_file_is_fetched_to_stays_what_it_is(
+    session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path
+) -> None:
+    target, data = connect("one"), large.read_bytes()
+    for name in ("two", "mine", "attribute"):
+        (place / name).write_text("old")
+    os.link(place / "two", place / "names")
+    os.setxattr(place / "attribute", "user.kept", b"yes")
+    (place / "pointer").symlink_to("two")
+    if os.geteuid() == 0:
+        os.chown(place / "mine", 12345, 54321)
+    before = {path.name: path.lstat() for path in place.iterdir()}
+    for name in ("mine", "attribute", "pointer"):
+        fetch(session, target, large, place / name)
+        assert (place / name).read_bytes() == data
+    assert (place / "names").read_bytes() == data
+    for path in place.iterdir():
+        now, then = path.lstat(), before[path.name]
+        assert (now.st_mode, now.st_uid, now.st_gid, now.st_nlink) == (
+            then.st_mode, then.st_uid, then.st_gid, then.st_nlink)  # fmt: skip
+    assert os.getxattr(place / "attribute", "user.kept") == b"yes"
+
+
+@AS_ROOT
+def test_a_device_that_a_file_is_fetched_to_is_written_to(
+    session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path
+) -> None:
+    os.mknod(place / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    fetched = session.move_file(
+        "fetch", context_id=connect("one").context_id, source=str(large), destination=str(place / "null")
+    )
+    assert stat.S_ISCHR((place / "null").lstat().st_mode)
+    assert fetched == {"size": large.stat().st_size, "known": {"version": [], "digests": {}}}
 
 
 def test_a_fetch_that_fails_leaves_what_was_there_and_no_other_file(

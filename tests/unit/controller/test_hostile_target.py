@@ -212,8 +212,8 @@ BOMB = zlib.compress(bytes(64 << 20), 9)
         (({}, []), "either data or a hole"),
         (({"hole": 1 << 50}, []), "larger than it was|File too large|Invalid argument"),
         (({}, [b"x" * 100]), "larger than it was"),
-        (({"eof": True, "size": 10, "sha256": "0" * 64, "changed": False}, []), "did not arrive as it was sent"),
-        (({"eof": True, "size": 0, "sha256": "", "changed": False, "path": "/etc/passwd"}, []), "did not arrive"),
+        (({"eof": True, "size": 10, "sha256": "0" * 64}, []), "did not arrive as it was sent"),
+        (({"eof": True, "size": 0, "sha256": "", "path": "/etc/passwd"}, []), "did not arrive"),
     ],
 )
 def test_what_a_lying_agent_sends_for_a_file_gets_no_name_on_the_controller(
@@ -226,13 +226,25 @@ def test_what_a_lying_agent_sends_for_a_file_gets_no_name_on_the_controller(
     (place / "kept").write_text("old")
 
     def answers(header: dict[str, object]) -> tuple[dict[str, object], list[bytes]]:
-        return ({"size": 10, "path": "/etc/passwd"}, []) if header["op"] == "send" else part
+        return ({"size": 10, "mode": 0o600, "path": "/etc/passwd"}, []) if header["op"] == "send" else part
 
     agent = LyingAgent(session, answers)
     with pytest.raises((ValueError, OSError, SourceChanged, Damaged), match=refused):
         agent.service.fetch(target.context_id, "/there", str(place / "kept"))
     assert os.listdir(place) == ["kept"]
     assert (place / "kept").read_text() == "old"
+
+
+@pytest.mark.parametrize("said", [{}, {"size": 1}, {"size": "much", "mode": 0}, {"size": 1, "mode": [4]}])
+def test_a_file_that_is_announced_without_size_and_mode_is_not_fetched(
+    said: dict[str, object], session: Session, connect: Connect, tmp_path: pathlib.Path
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    agent = LyingAgent(session, lambda header: (said, []))
+    with pytest.raises(Damaged, match="/there was announced without its size and mode"):
+        agent.service.fetch(connect("first").context_id, "/there", str(place / "new"))
+    assert os.listdir(place) == []
 
 
 def test_a_part_from_a_target_that_was_asked_for_none_is_nobodys(session: Session, connect: Connect) -> None:

@@ -169,12 +169,12 @@ def test_a_target_is_asked_for_a_sign_of_life_after_a_long_silence_only(session:
     pid = agent_pid(session, target)
     os.kill(pid, signal.SIGSTOP)
     try:
-        assert target.still_answers(0.3), "it was heard of a moment ago"
+        assert target.still_answers(0.3, session.is_moving), "it was heard of a moment ago"
         target.answered -= 100
-        assert not target.still_answers(0.3)
+        assert not target.still_answers(0.3, session.is_moving)
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert target.still_answers(30) and execute(target, "exit 3").header["rc"] == 3
+    assert target.still_answers(30, session.is_moving) and execute(target, "exit 3").header["rc"] == 3
     assert time.monotonic() - target.answered < 10
 
 
@@ -296,6 +296,8 @@ def test_a_forked_worker_uses_the_connection_of_its_parent(ping: Payload, tmp_pa
     try:
         parent = lifecycle.current()
         context_id = parent.connect(local_plan("one"), "host").context_id
+        moving = parent.files._shares.taken(context_id)
+        moving.__enter__()
         lifecycle.before_fork()
         pid = os.fork()
         if not pid:
@@ -304,11 +306,15 @@ def test_a_forked_worker_uses_the_connection_of_its_parent(ping: Payload, tmp_pa
                 lifecycle.after_fork_in_child()
                 target = lifecycle.current().connect(local_plan("one"), "host")
                 good = target.context_id == context_id and run(target, ping)["ping"] == "pong"
+                session = lifecycle.current()
+                good = good and session.is_moving(target, 60.0) and not session.is_moving(target, 0.0)
                 lifecycle.close()
                 status = 0 if good else 2
             finally:
                 os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        moving.__exit__(None, None, None)
+        assert not parent.is_moving(parent.connect(local_plan("one"), "host"), 60.0)
         assert execute(parent.connect(local_plan("one"), "host"), "exit 5").header["rc"] == 5
     finally:
         lifecycle.close()
