@@ -111,7 +111,7 @@ class Catalogue:
             arrival = self._arrivals[identity] = Arrival(identity)
             arrival.whole = whole
             self._advance(arrival)
-        elif arrival.trouble is not None:
+        if arrival.trouble is not None:
             # Told to everybody who waits in this round; a later job tries anew.
             raise ManifestLost(arrival.trouble)
         arrival.whole = arrival.whole or whole
@@ -215,19 +215,27 @@ class Catalogue:
             else:
                 self._advance(arrival)
             return
+        try:
+            answer = process.anonymous_file()
+            pid = self._fork(arrival, answer, signature or {})
+        except OSError as error:
+            self._give_up(arrival, f'{type(error).__name__}: {error}')
+            return
         if signature is None:
             self._base = arrival
-        answer = process.anonymous_file()
         arrival.building = True
+        self._builds[pid] = (arrival, answer)
+        self._built += 1
+
+    def _fork(self, arrival: Arrival, answer: int, signature: Signature) -> int:
         try:
             pid = os.fork()
         except OSError:
             os.close(answer)
             raise
         if not pid:
-            self._be_builder(arrival, answer, signature or {})
-        self._builds[pid] = (arrival, answer)
-        self._built += 1
+            self._be_builder(arrival, answer, signature)
+        return pid
 
     def _be_builder(self, arrival: Arrival, answer: int, signature: Signature) -> None:
         """The builder's whole life. Its answer: one letter, then the bundle, or JSON."""
@@ -272,8 +280,12 @@ class Catalogue:
             self._fetch(arrival, json.loads(data[1:]))
         elif data[:1] == b'O' and not self.store.ephemeral:
             # A full disk, a quota, a home that went away: core would have used the temporary directory all along.
-            self.store.relocate()
-            self._advance(arrival)
+            try:
+                self.store.relocate()
+            except OSError as error:
+                self._give_up(arrival, f'{json.loads(data[1:])}; {type(error).__name__}: {error}')
+            else:
+                self._advance(arrival)
         else:
             self._give_up(arrival, json.loads(data[1:]) if data else 'the process that compiles modules was killed')
         self._build_next()

@@ -11,8 +11,9 @@ Theory of operation
    when it forked, of its bundle.
 4. Order of a module run: steps, environment, umask, working directory, the wrapper's own preparations (a working
    directory that exists, RLIMIT_NOFILE, sys.path), then core's `run_module`.
-5. Order of the end, as in a Python that finishes its script: print what escaped, wait for threads, atexit, flush. Then
-   the answer is sent, and only then the process goes away, which takes a millisecond nobody has to wait for.
+5. Order of the end, as in a Python that finishes its script: print what escaped, wait for threads, atexit, collect
+   what only holds itself (a temporary file goes with its object), flush. Then the answer is sent, and only then the
+   process goes away, which takes a millisecond nobody has to wait for.
 6. The answer is sent by this process alone: a forked grandchild that runs into the same code must not answer, nor
    anything write to a descriptor that has since become something else. When no answer comes, the exit status counts.
 """
@@ -20,6 +21,7 @@ Theory of operation
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import select
 import signal
@@ -234,8 +236,8 @@ def _exit_code(code: object) -> int:
 
 
 def _finish(rc: int) -> int:
-    """Wait for threads, run atexit functions, flush; return the exit code, 120 where flushing failed."""
-    for finish in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
+    """Wait for threads, run atexit functions, collect, flush; return the exit code, 120 where flushing failed."""
+    for finish in (threading._shutdown, atexit._run_exitfuncs, gc.collect):  # type: ignore[attr-defined]
         try:
             finish()
         except BaseException:

@@ -5,8 +5,8 @@
 Used by the zygote's single thread, which gives it what frames ask for and what the kernel says of children.
 
 Theory of operation
-1. A job waits in a queue until its manifest is in the catalogue, a nursery for it is ready and the number of running
-   jobs allows; later jobs may overtake it. `pump` tries the queue whenever one of those changes.
+1. A job waits in a queue until its manifest is in the catalogue, a nursery for it is ready, and memory and descriptors
+   suffice for one more; later jobs may overtake it. `pump` tries the queue whenever one of those changes.
 2. A job is handed to its process as it came; only its header is read here, and neither parameters nor secrets.
    `execute` forks from the zygote itself, which has little to copy.
 3. A job is answered when its child says it is done, before the child has exited (slots.py tells what else ends a job).
@@ -15,6 +15,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from ansible_mitogen_svc.target import child, nurseries, nursery, process
 from ansible_mitogen_svc.target.catalogue import Catalogue
 from ansible_mitogen_svc.target.execution import Executions
 from ansible_mitogen_svc.target.slots import JobZips, Slot
+from ansible_mitogen_svc.wire.frames import FrameError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
 LEAST_CHILDREN = 4
 CHILD_BYTES = 16 << 20
 """A job more is started only while this much memory per job is available."""
+DESCRIPTORS = 4
+"""What the zygote has open for a job: its socket, its payload, its output."""
+OTHER_DESCRIPTORS = 64
+"""What it leaves free for nurseries, builders and files."""
 
 
 ATTEMPTS = 4
@@ -102,6 +108,7 @@ class Jobs:
     def pump(self) -> None:
         """Start every waiting job that can start now, and answer those that never will."""
         if self._pumping:
+            self._came_back = True  # what came of it concerns jobs that had their turn already, too
             return
         self._pumping = self._came_back = True
         try:
@@ -128,6 +135,9 @@ class Jobs:
         self._nurseries.trouble.clear()
 
     def _has_room(self) -> bool:
+        descriptors = os.sysconf('SC_OPEN_MAX')  # -1 without a limit
+        if 0 <= descriptors < (len(self._running) + 1) * DESCRIPTORS + OTHER_DESCRIPTORS:
+            return False
         available = _available_memory()
         return available is None or len(self._running) < available // CHILD_BYTES
 
@@ -176,7 +186,11 @@ class Jobs:
             self._waiting.append(Job(job.call_id, pair.header, pair.second, pair))
             self._came_back = True
         else:
-            self._reply(job.call_id, *(pair.joined(header, blobs) if pair is not None else (header, blobs)))
+            header, blobs = pair.joined(header, blobs) if pair is not None else (header, blobs)
+            try:
+                self._reply(job.call_id, header, blobs)
+            except FrameError as error:
+                self._reply(job.call_id, _lost(f'the job has ended, but its output cannot be sent: {error}'))
 
     def check_interpreter(self) -> None:
         """Raise InterpreterChanged when a new zygote would not run what this one runs."""

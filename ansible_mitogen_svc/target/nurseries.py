@@ -133,6 +133,14 @@ class NurseryLink:
         """Number of its children that have a job."""
         return sum(slot.job is not None for slot in self.slots.values())
 
+    def end(self) -> None:
+        """Have it end itself, and those of its children that have not answered: slots that have are gone."""
+        try:
+            self.wire.send({'end': list(self.slots)})
+        except OSError:
+            pass  # it is dead already
+        self.wire.close()
+
 
 class Nurseries:
     """All nurseries of a zygote and their slots."""
@@ -213,16 +221,19 @@ class Nurseries:
 
     def _slot_for(self, link: NurseryLink, bundle: Bundle, payload: bytes, root: str) -> Slot:
         """Return the slot that took the job."""
-        spare, link.spare = link.spare, None
+        spare = link.spare
         if spare is not None:
             try:
                 self._send(link, spare, bundle, payload, root)
+                link.spare = None
                 self._spares_used += 1
                 return spare
             except ConnectionError:
-                pass  # somebody killed it; its nursery is about to say so
-        slot = self._new_slot(link)
+                link.spare = None  # somebody killed it; its nursery is about to say so
+        # Until it has the job it is a spare, for another one when it cannot be given this one.
+        slot = link.spare = self._new_slot(link)
         self._send(link, slot, bundle, payload, root)
+        link.spare = None
         return slot
 
     def look_ahead(self, link: NurseryLink, bundle: Bundle) -> None:
@@ -241,7 +252,8 @@ class Nurseries:
             if not link.was_given(bundle, slot):
                 descriptors.append(process.anonymous_file(bundle.raw))
             slot.wire.send({'manifest': bundle.identity, 'root': root}, descriptors)
-            slot.payload = os.dup(descriptors[0])
+            # The job is under way: from here on nothing may fail.
+            slot.payload = descriptors.pop(0)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -352,7 +364,7 @@ class Nurseries:
         if link.signature is None:
             self._zips.give_back(link.number)
         self._owner.unwatch(link.wire.fileno())
-        link.wire.close()
+        link.end()
 
     def _lose(self, link: NurseryLink) -> None:
         """A nursery ended by itself: it was killed, or its base set could not be imported."""
@@ -372,5 +384,5 @@ class Nurseries:
     def close(self) -> list[int]:
         """Cut everything off; return the pids of the nurseries, which end their jobs and then themselves."""
         for link in self._links:
-            link.wire.close()
+            link.end()
         return [link.pid for link in self._links]

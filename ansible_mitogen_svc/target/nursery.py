@@ -10,8 +10,10 @@ Theory of operation
    have written a job into that socket before, or do so much later (the spare child).
 3. `hold` brings a bundle: children forked from then on have its code. `release` takes it back.
 4. Every child's end is reported with its wait status: the only witness when a child was killed.
-5. At the end of its socket it terminates the process groups of its children (SIGTERM, SIGKILL half a second later) and
-   exits. Processes which left those groups (daemons) live on.
+5. `end` names the children that have not answered: it terminates their process groups (SIGTERM, SIGKILL half a second
+   later) and exits. Processes which left those groups (daemons) live on, and so does whatever an answered job has left
+   behind, also when it has not been seen to exit yet. Where the socket ends without `end`, the zygote was killed, and
+   who has not exited is taken for one of them.
 """
 
 from __future__ import annotations
@@ -115,7 +117,9 @@ class Nursery:
         except (EOFError, OSError):
             self._end()
         for message, descriptors in messages:
-            if 'fork' in message:
+            if 'end' in message:
+                self._end(message['end'])
+            elif 'fork' in message:
                 self._fork(message['fork'], descriptors)
             elif 'hold' in message:
                 self._hold(message['hold'], descriptors[0])
@@ -157,8 +161,10 @@ class Nursery:
                 except OSError:
                     self._end()
 
-    def _end(self) -> NoReturn:
-        end_groups(list(self._children))
+    def _end(self, unanswered: list[int] | None = None) -> NoReturn:
+        for pid, _ in process.exited_children():
+            self._children.pop(pid, None)
+        end_groups([pid for pid, slot in self._children.items() if unanswered is None or slot in unanswered])
         os._exit(0)
 
 

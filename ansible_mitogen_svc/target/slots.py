@@ -36,6 +36,8 @@ class JobZips:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._directory = store.make_jobs_directory()
+        self._left: list[str] = []
+        """Directories in use before."""
         self._taken: set[int] = set()
 
     def path(self, number: int) -> str:
@@ -51,19 +53,17 @@ class JobZips:
         number = preferred
         while number in self._taken:
             number += 1
-        source, target = self._store.zip_path(identity), self.path(number)
-        if not os.path.isdir(self._directory):
-            os.makedirs(self._directory, 0o700)  # somebody emptied the store
+        source = self._store.zip_path(identity)
         try:
-            os.unlink(target)
-        except FileNotFoundError:
-            pass
-        try:
-            os.link(source, target)
+            if not os.path.isdir(self._directory):
+                os.makedirs(self._directory, 0o700)  # somebody emptied the store
+            _link(source, self.path(number))
         except FileNotFoundError:
             raise
         except OSError:
-            os.symlink(source, target)  # some network file systems have no hard links
+            self._left.append(self._directory)  # the disk is full; what runs keeps its zip there
+            self._directory = self._store.make_jobs_directory()
+            _link(source, self.path(number))
         self._taken.add(number)
         return number
 
@@ -79,7 +79,22 @@ class JobZips:
         """Remove the directory."""
         import shutil
 
-        shutil.rmtree(self._directory, ignore_errors=True)
+        for directory in (self._directory, *self._left):
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    """Put a file at a place of its own. Raises OSError, FileNotFoundError without the file."""
+    try:
+        os.unlink(target)
+    except FileNotFoundError:
+        pass
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        os.symlink(source, target)  # some network file systems have no hard links
 
 
 class Slot:
@@ -90,7 +105,11 @@ class Slot:
         self.nursery = nursery
         self.wire = process.Wire(sock)
         self.output = process.anonymous_file()
-        self.errors = process.anonymous_file()
+        try:
+            self.errors = process.anonymous_file()
+        except OSError:
+            os.close(self.output)
+            raise
         self.payload: int | None = None
         self.job: Any = None
         self.zip: int | None = None

@@ -114,7 +114,8 @@ def _chmod(blobs: Sequence[bytes], path: str, mode: int | str) -> None:
 def _remove(blobs: Sequence[bytes], path: str) -> None:
     try:
         if stat.S_ISDIR(os.lstat(path).st_mode):
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # whatever can go goes, as with rm
+            os.rmdir(path)  # says what is wrong, if something is left
         else:
             os.unlink(path)
     except FileNotFoundError:

@@ -182,10 +182,17 @@ class Store:
     # Directories of zygotes with the zips of their running jobs.
 
     def make_jobs_directory(self) -> str:
-        """Return a new directory for this process's job zips, named so that others can tell when it is litter."""
+        """Return a new directory for this process's job zips, named so that others can tell when it is litter.
+
+        Where the store's disk is full, or the user's quota used up, it is elsewhere: core needs no home either. Raises
+        OSError.
+        """
         import tempfile
 
-        return tempfile.mkdtemp(prefix=_owner_prefix() + '-', dir=self._path('jobs'))
+        try:
+            return tempfile.mkdtemp(prefix=_owner_prefix() + '-', dir=self._path('jobs'))
+        except OSError:
+            return os.path.realpath(tempfile.mkdtemp(prefix='ansible_mitogen_svc_'))
 
     # Bounds.
 

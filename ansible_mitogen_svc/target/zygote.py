@@ -19,6 +19,7 @@ from __future__ import annotations
 import gc
 import os
 import pwd
+import signal
 import sys
 
 from ansible_mitogen_svc.target import child, jobs, process, steps
@@ -69,6 +70,8 @@ class Zygote:
     def serve(self) -> NoReturn:
         """Say hello, preload what the last zygote of this store preloaded, and work until the input ends."""
         wakeup, _ = process.watch_children()
+        # A terminal that is hung up is the end of the input, after which there is something to remove.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._loop.watch(wakeup, lambda: self._reap(wakeup))
         self._loop.watch(self._input, self._read)
         self._output.send(0, self._hello())
@@ -94,7 +97,10 @@ class Zygote:
     # Frames
 
     def _read(self) -> None:
-        data = os.read(self._input, 1 << 18)
+        try:
+            data = os.read(self._input, 1 << 18)
+        except OSError:
+            data = b''  # as some systems tell of a terminal that was hung up
         if not data:
             self._end()
         try:

@@ -33,6 +33,30 @@ def main():
         os._exit(0)
     module.exit_json(started=True)
 ''',
+    'leaves_behind': '''
+def main():
+    import subprocess
+    module = AnsibleModule({'mark': {'type': 'str'}, 'seconds': {'type': 'float'}})
+    open(module.params['mark'] + '-begun', 'w').close()
+    time.sleep(module.params['seconds'])
+    subprocess.Popen(['sh', '-c', 'sleep 1; echo alive > "$0"', module.params['mark']], stdout=subprocess.DEVNULL)
+    module.exit_json(started=True)
+''',
+    'leaves_objects': '''
+import gzip, tempfile
+class Thing:
+    def __init__(self, place):
+        self.me = self
+        self.file = tempfile.NamedTemporaryFile(dir=place)
+        self.archive = gzip.open(os.path.join(place, 'archive'), 'wb')
+        self.archive.write(b'content')
+    def __del__(self):
+        print('Thing ends')
+def main():
+    module = AnsibleModule({'place': {'type': 'str'}})
+    Thing(module.params['place'])
+    module.exit_json()
+''',
     'forks_and_returns': '''
 def main():
     if os.fork() == 0:

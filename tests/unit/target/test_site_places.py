@@ -24,7 +24,9 @@ def result_of(outcome: tuple[int, bytes, bytes]) -> Mapping[str, Any]:
 def test_packages_of_a_user_who_had_none_are_found_and_what_pth_files_name(
         pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
     module = build(pair[1], 'svc_looks_around')
-    version = '.'.join(pathlib.Path(pair[0]).resolve().name.removeprefix('python').split('.')[:2])
+    # Not a virtual environment's: there are no packages of a user there.
+    python = str(pathlib.Path(pair[0]).resolve())
+    version = '.'.join(pathlib.Path(python).name.removeprefix('python').split('.')[:2])
     environment = {'HOME': str(tmp_path)}
     packages = tmp_path / '.local' / 'lib' / f'python{version}' / 'site-packages'
     elsewhere = tmp_path / 'elsewhere'
@@ -36,12 +38,12 @@ def test_packages_of_a_user_who_had_none_are_found_and_what_pth_files_name(
         (packages / 'svc_late.py').touch()
 
     seen = []
-    with ZygoteProcess(pair[0], str(tmp_path / 'store'), environment) as zygote:
+    with ZygoteProcess(python, str(tmp_path / 'store'), environment) as zygote:
         zygote.install(module)
         for change in (lambda: None, install_for_user, lambda: (packages / 'late.pth').write_text(f'{elsewhere}\n')):
             change()
             seen.append(result_of(zygote.run(module).outcome))
-            cold = result_of(run_cold(pair[0], module, environment=environment))
+            cold = result_of(run_cold(python, module, environment=environment))
             assert seen[-1] == cold
     assert [len(each['found']) for each in seen] == [0, 1, 2]
 

@@ -3,9 +3,12 @@
 """Steps do what chmod, mkdir, rm and a careful writer would."""
 from __future__ import annotations
 
+import errno
+import json
 import os
 import pathlib
 import subprocess
+import sys
 
 import pytest
 
@@ -43,6 +46,35 @@ def test_remove_does_not_follow_links_and_forgives_what_is_missing(tmp_path: pat
     (tmp_path / 'link').symlink_to(tmp_path / 'kept')
     steps.run_steps([['remove', str(tmp_path / name)] for name in ('tree', 'link', 'missing')], [])
     assert sorted(path.name for path in tmp_path.rglob('*')) == ['file', 'kept']
+
+
+REMOVES = """
+import json, os, shutil, sys, tempfile
+sys.path.insert(0, sys.argv[1])
+from ansible_mitogen_svc.target import steps
+if os.geteuid() == 0:
+    os.setuid(65534)
+tree = tempfile.mkdtemp()
+for name in 'abc':
+    os.makedirs(f'{tree}/{name}/held')
+    for path in (f'{tree}/{name}/file', f'{tree}/{name}/held/file'):
+        open(path, 'w').close()
+    os.chmod(f'{tree}/{name}/held', 0o500)
+try:
+    steps.run_steps([['remove', tree]], [])
+except steps.StepFailed as failure:
+    found = [path for path, _, names in os.walk(tree) for name in names]
+    print(json.dumps([sorted(os.path.relpath(path, tree) for path in found), failure.reply['error']['errno']]))
+for name in 'abc':
+    os.chmod(f'{tree}/{name}/held', 0o700)
+shutil.rmtree(tree)
+"""
+
+
+def test_remove_takes_whatever_it_can_and_fails_with_the_rest() -> None:
+    checkout = str(pathlib.Path(__file__).parents[3])
+    printed = subprocess.run([sys.executable, '-c', REMOVES, checkout], capture_output=True, check=True).stdout
+    assert json.loads(printed) == [['a/held', 'b/held', 'c/held'], errno.ENOTEMPTY]
 
 
 def test_a_put_writes_in_place_through_links_and_keeps_the_mode_of_what_is_there(tmp_path: pathlib.Path) -> None:

@@ -3,12 +3,22 @@
 """A temporary directory goes with the zygote that made it, when the controller did not come back to remove it."""
 from __future__ import annotations
 
+import os
 import pathlib
+import pty
+import select
+import signal
+import subprocess
 import sys
+import time
+import tty
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from zygote_client import Module, ZygoteProcess
+from zygote_client import BOOT, CHECKOUT, Module, ZygoteProcess, plain_environment
+
+from ansible_mitogen_svc.wire import frames
 
 
 @pytest.mark.parametrize('with_job', [False, True], ids=['by steps alone', 'before a job'])
@@ -30,3 +40,44 @@ def test_what_a_lost_connection_left_is_removed_and_what_shall_stay_stays(
         used.mkdir()  # somebody else's since
     assert not left.exists()
     assert kept.is_dir() and used.is_dir()
+
+
+def test_nothing_is_left_by_a_zygote_whose_terminal_is_hung_up(tmp_path: pathlib.Path) -> None:
+    left = tmp_path / 'left'
+    boot = BOOT.format(checkout=str(CHECKOUT), store='/nonexistent/store', prelude='pass')
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    name = os.ttyname(slave)
+
+    def take_terminal() -> None:
+        os.setsid()
+        os.close(os.open(name, os.O_RDWR))
+
+    # As su does, the session's leader waits for the zygote.
+    leader = subprocess.Popen(
+        ['/bin/sh', '-c', '"$@"; exit 1', 'sh', sys.executable, '-c', boot], stdin=slave, stdout=slave,
+        stderr=subprocess.DEVNULL, preexec_fn=take_terminal, env={**plain_environment(), 'TMPDIR': str(tmp_path)})
+    os.close(slave)
+    parser = frames.FrameParser()
+    try:
+        hello = _next_answer(master, parser)
+        steps = frames.pack_payload({'op': 'steps', 'steps': [['tmpdir', str(left), 0o700]]})
+        os.write(master, frames.pack_frame(1, steps))
+        _next_answer(master, parser)
+        assert left.is_dir() and len(list(tmp_path.iterdir())) == 2  # the other one is the zygote's store
+        os.kill(hello['pid'], signal.SIGSTOP)  # a busy host: the leader's end comes before it does anything
+    finally:
+        os.close(master)
+        leader.wait(10)
+    os.kill(hello['pid'], signal.SIGCONT)
+    deadline = time.monotonic() + 10
+    while list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _next_answer(master: int, parser: frames.FrameParser) -> dict[str, Any]:
+    while select.select([master], [], [], 30)[0]:
+        for _, payload in parser.feed(os.read(master, 65536)):
+            return frames.unpack_header(payload)
+    raise TimeoutError('the zygote did not answer')

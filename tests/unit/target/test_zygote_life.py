@@ -7,12 +7,13 @@ import contextlib
 import json
 import os
 import pathlib
+import resource
 import signal
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from zygote_client import CHECKOUT, Module, ZygoteProcess, plain_environment
@@ -295,6 +296,106 @@ def test_more_jobs_than_memory_allows_wait_for_their_turn(
         assert max(reply.arrived for reply in replies) - min(reply.arrived for reply in replies) > 0.6
 
 
+# Descriptors and space run out
+
+@contextlib.contextmanager
+def descriptors_limited(pid: int, number: int) -> Iterator[None]:
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (number, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def open_descriptors(pid: int) -> list[int]:
+    return sorted(int(name) for name in os.listdir(f'/proc/{pid}/fd'))
+
+
+def test_more_jobs_than_descriptors_allow_wait_for_their_turn(
+        pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    module = build(pair[1], 'svc_sleeps', seconds=0.2)
+    prelude = 'import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (96, 96))'
+    with ZygoteProcess(pair[0], str(tmp_path / 'store'), prelude=prelude) as zygote:
+        zygote.install(module)
+        calls = [zygote.start_module(module) for _ in range(40)]
+        assert {zygote.wait(call).header.get('rc') for call in calls} == {0}
+
+
+@pytest.mark.parametrize('first', [True, False], ids=['the first', 'a later one'])
+def test_code_that_could_not_be_built_for_want_of_descriptors_is_built_for_the_next_job(
+        first: bool, pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
+    ping, command = build(pair[1], 'ping'), build(pair[1], 'command', _raw_params='true')
+    for module in (ping, command):
+        zygote.offer(module)
+    if not first:
+        assert zygote.run(command).header['rc'] == 0
+    with descriptors_limited(zygote.process.pid, 4):
+        zygote.install(ping)
+        assert 'Too many open files' in zygote.run(ping, timeout=10).header['error']['message']
+    assert zygote.run(ping, timeout=10).header['rc'] == 0
+
+
+def test_a_job_that_is_refused_for_want_of_descriptors_was_not_begun_and_keeps_none(
+        pair: tuple[str, str], zygote: ZygoteProcess, build: Build, tmp_path: pathlib.Path) -> None:
+    mark = tmp_path / 'mark'
+    module = build(pair[1], 'command', _raw_params=f'sh -c "echo run >> {mark}"')
+    zygote.install(module)
+    for _ in range(2):
+        assert zygote.run(module).header['rc'] == 0
+    wait_until(lambda: children_of(zygote.process.pid, 'svc-job'))
+    before = open_descriptors(zygote.process.pid)
+    done, refused = 2, 0
+    for limit in range(6, before[-1] + 8):
+        with descriptors_limited(zygote.process.pid, limit):
+            header = zygote.run(module).header
+        done, refused = done + ('rc' in header), refused + ('error' in header)
+        # A spare child that was given a job begins it at once.
+        assert zygote.call({'op': 'execute', 'argv': ['sleep', '0.1']}).header['rc'] == 0
+        assert len(mark.read_text().split()) == done
+    assert refused
+    assert zygote.run(module).header['rc'] == 0
+    wait_until(lambda: len(open_descriptors(zygote.process.pid)) == len(before))
+
+
+DISK = """
+import errno, os
+
+def fill_up(store, full):
+    \"\"\"Let the disk of a store be full while a file exists.\"\"\"
+    for name in ('mkdir', 'link', 'symlink', 'rename'):
+        def make(*arguments, name=name, function=getattr(os, name), **more):
+            place = str(arguments[name != 'mkdir'])
+            if place.startswith(store) and not os.path.exists(place) and os.path.exists(full):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
+            return function(*arguments, **more)
+        setattr(os, name, make)
+"""
+
+
+@pytest.mark.parametrize('start', [True, False], ids=['at the start', 'later'])
+def test_a_store_whose_disk_is_full_costs_no_job(
+        start: bool, pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    store, full, scratch = tmp_path / 'store', tmp_path / 'full', tmp_path / 'scratch'
+    scratch.mkdir()
+    (tmp_path / 'svc_disk.py').write_text(DISK)
+    environment = {'PYTHONPATH': str(tmp_path), 'TMPDIR': str(scratch)}
+    prelude = f'import svc_disk; svc_disk.fill_up({str(store)!r}, {str(full)!r})'
+    known, new = build(pair[1], 'ping'), build(pair[1], 'command', _raw_params='true')
+    with ZygoteProcess(pair[0], str(store)) as zygote:
+        zygote.install(known)
+        assert zygote.run(known).header['rc'] == 0
+    if start:
+        full.touch()
+    with ZygoteProcess(pair[0], str(store), environment, prelude=prelude) as zygote:
+        full.touch()
+        zygote.offer(new)
+        zygote.offer(known)
+        for module in (known, new, known):
+            assert zygote.run(module).header.get('rc') == 0
+    assert list(scratch.iterdir()) == []
+
+
 # Losses and ends
 
 def test_a_killed_nursery_costs_no_job_and_is_replaced(
@@ -426,6 +527,38 @@ def test_the_end_of_a_zygote_takes_its_jobs_along(
         assert list((tmp_path / 'store' / 'jobs').iterdir()) == []
 
 
+@pytest.mark.parametrize('how', ['end of input', 'kill', 'package'])
+def test_what_a_job_left_behind_lives_on_when_its_nursery_ends_before_it_has_seen_the_job_exit(
+        how: str, pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    packages, mark = tmp_path / 'packages', tmp_path / 'mark'
+    packages.mkdir()
+    ping, module = build(pair[1], 'ping'), build(pair[1], 'svc_leaves_behind', mark=str(mark), seconds=0.5)
+    with ZygoteProcess(pair[0], str(tmp_path / 'store'), {'PYTHONPATH': str(packages)}) as zygote:
+        for each in (ping, module):
+            zygote.install(each)
+        zygote.run(ping)
+        running = zygote.start_module(module)
+        wait_until(mark.with_name('mark-begun').exists)
+        nurseries = children_of(zygote.process.pid, 'svc-nursery')
+        for pid in nurseries:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            if how == 'package':
+                (packages / 'svc_new_package.py').touch()
+                zygote.run(ping)  # by another nursery; those before end with their last jobs
+            assert json.loads(zygote.wait(running).blobs[0])['started']
+            if how == 'kill':
+                zygote.process.kill()
+            elif how == 'end of input':
+                zygote.process.stdin.close()
+            time.sleep(0.2)
+        finally:
+            for pid in nurseries:
+                os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: not any(is_alive(pid) for pid in nurseries))
+    wait_until(mark.exists)
+
+
 _ENDS_A_LARGE_PROCESS = """
 import os, signal, time
 from ansible_mitogen_svc.target import nursery
@@ -461,6 +594,19 @@ def test_a_frame_above_the_limit_ends_the_zygote_with_an_error_frame(zygote: Zyg
     zygote.process.stdin.write(struct.pack('!II', frames.MAX_PAYLOAD + 1, 5))
     assert zygote.error_notice()['error']['type'] == 'FrameError'
     assert zygote.process.wait(5) == 0
+
+
+def test_a_job_whose_output_is_too_large_to_be_sent_costs_no_other_its_answer(
+        pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    large, sleeper = build(pair[1], 'svc_prints_much'), build(pair[1], 'svc_sleeps', seconds=1.0)
+    prelude = 'zygote.frames.MAX_PAYLOAD = 1 << 20'
+    with ZygoteProcess(pair[0], str(tmp_path / 'store'), prelude=prelude) as zygote:
+        for module in (large, sleeper):
+            zygote.install(module)
+        running = zygote.start_module(sleeper)
+        error = zygote.run(large).header['error']
+        assert error['type'] == 'ChildLost' and 'is larger than 1048576' in error['message']
+        assert json.loads(zygote.wait(running).blobs[0])['slept']
 
 
 def test_nonsense_requests_get_an_error_and_harm_nothing(

@@ -147,6 +147,15 @@ def test_a_flush_that_fails_gives_exit_code_120(
     assert warm.run(module).header['rc'] == run_cold(pair[0], module)[0] == 120
 
 
+def test_what_a_module_still_holds_at_its_end_comes_to_the_end_it_has_in_a_cold_run(
+        pair: tuple[str, str], warm: ZygoteProcess, build: Callable[..., Module], tmp_path: pathlib.Path) -> None:
+    module = build(pair[1], 'svc_leaves_objects', place=str(tmp_path))
+    warm.install(module)
+    cold = comparable(run_cold(pair[0], module)), sorted(path.name for path in tmp_path.iterdir())
+    assert b'Thing ends' in cold[0][1] and cold[1] == ['archive']
+    assert (comparable(warm.run(module).outcome), sorted(path.name for path in tmp_path.iterdir())) == cold
+
+
 def test_a_daemon_neither_delays_the_reply_nor_dies_with_the_zygote(
         pair: tuple[str, str], shared_store: str, build: Callable[..., Module], tmp_path: pathlib.Path) -> None:
     mark = tmp_path / 'mark'
