@@ -20,6 +20,8 @@ import functools
 import subprocess
 import types
 
+from ansible_mitogen_svc.target import command_end
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -36,6 +38,8 @@ def install() -> None:
 
     @functools.wraps(start)
     def start_command(self: Any, args: Any, executable: Any, preexec_fn: Any, *others: Any) -> Any:
+        if _is_cores(preexec_fn) and type(self) is popen:
+            self.__class__ = command_end.CoreCommand
         if not does_nothing(preexec_fn):
             return start(self, args, executable, preexec_fn, *others)
         module: Any = subprocess
@@ -48,9 +52,13 @@ def install() -> None:
     popen._execute_child = start_command
 
 
-def does_nothing(function: object) -> bool:
+def _is_cores(function: Any) -> bool:
+    return isinstance(function, types.FunctionType) and function.__qualname__ == _NAME
+
+
+def does_nothing(function: Any) -> bool:
     """Whether it is core's, to set a umask, and holds none."""
-    if not isinstance(function, types.FunctionType) or function.__qualname__ != _NAME:
+    if not _is_cores(function):
         return False
     code, cells = function.__code__, function.__closure__
     known = code.co_freevars == ('umask',) and code.co_names == ('os', 'umask') and not code.co_argcount

@@ -86,6 +86,39 @@ def test_a_umask_is_still_set() -> None:
     assert found == run('core', asked)[0] and found[0][1].strip() == '0027' and copies == 1
 
 
+#: Lets a command exit between the two questions of `run_command` at the end of its output.
+EXITS_BETWEEN = """
+import os, subprocess
+poll = subprocess.Popen.poll
+
+def poll_late(self):
+    if not hasattr(self, 'asked'):
+        self.asked = True
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        return None
+    return poll(self)
+
+subprocess.Popen.poll = poll_late
+"""
+
+
+@pytest.mark.parametrize('mode', ['core', 'light'])
+@pytest.mark.parametrize(('command', 'seconds'), [('echo a', 1.0), ('exec >&- 2>&-; sleep 0.2', 1.0),
+                                                   ('sleep 3 & echo a', 2.0)])
+def test_a_command_that_exits_between_two_questions_is_not_waited_for(
+        command: str, seconds: float, mode: str, tmp_path: pathlib.Path) -> None:
+    script = EXITS_BETWEEN + SCRIPT.replace('outcomes.append(module.run', 'began = time.monotonic(); outcomes.append('
+                                            'module.run') + 'print(time.monotonic() - began)'
+    asked = json.dumps([{'args': command, 'use_unsafe_shell': True}])
+    done = subprocess.run([sys.executable, '-c', 'import time' + script, str(ROOT), mode, asked],
+                          capture_output=True, text=True, timeout=60)
+    outcomes, took = done.stdout.splitlines()
+    assert json.loads(outcomes)[0] == [[0, 'a\n' if 'echo' in command else '', '']], done.stderr
+    # A pipe that somebody else has open is waited for as long as under core.
+    expected = seconds if mode == 'core' or seconds > 1 else 0
+    assert expected < float(took) < expected + 0.9
+
+
 def test_functions_of_others_are_called() -> None:
     script = """
 import os, subprocess, sys

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""The end of a command that core's `run_command` has read to its end, seen at once.
+
+Used by light_commands.py for the commands of `run_command`; the class takes effect in whatever thread runs them.
+
+Theory of operation
+1. `AnsibleModule.run_command` (ansible/module_utils/basic.py, 2.19 to 2.22) asks `poll` twice when both pipes are at
+   their end: "has it exited?" leaves the loop, then "is it still running?" waits for it.
+2. A command that exits between the two is neither: the loop then selects among no pipes at all, for one second. In a
+   cold run that is one command of a thousand; in a job, where all of it is warm, it was one of a hundred.
+3. So the second answer is the same as the first, and core waits for what has ended already. That is for pipes at their
+   end only: with an open one (a daemon has it) core asks once for each second, and every answer counts.
+"""
+
+from __future__ import annotations
+
+import select
+import subprocess
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO, Any
+
+    _Process = subprocess.Popen[bytes]
+else:
+    _Process = subprocess.Popen
+
+
+class CoreCommand(_Process):
+    """A process that `run_command` has started; it became one after it was made."""
+
+    _said_to_run = False
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while the process runs; see the module."""
+        status = super().poll()
+        if status is not None and self._said_to_run and _at_end(self.stdout) and _at_end(self.stderr):
+            status = None
+        self._said_to_run = status is None and self.returncode is None
+        return status
+
+
+def _at_end(pipe: IO[Any] | None) -> bool:
+    """Say whether there is nothing left to be read from a pipe, and never will be."""
+    if pipe is None or pipe.closed:
+        return False
+    poll = select.poll()
+    poll.register(pipe.fileno(), select.POLLIN)
+    return poll.poll(0) == [(pipe.fileno(), select.POLLHUP)]
