@@ -30,7 +30,7 @@ import mitogen.core
 from ansible_mitogen_svc import service
 from ansible_mitogen_svc.services import flow
 from ansible_mitogen_svc.services.answers import Answer, read_answer
-from ansible_mitogen_svc.services.arrival import Arrival
+from ansible_mitogen_svc.services.arrival import Arrival, may_have_holes
 from ansible_mitogen_svc.services.link import Buffer, Link, PendingAnswer
 from ansible_mitogen_svc.statistics import counters
 from ansible_mitogen_svc.wire import frames, transfer
@@ -130,10 +130,11 @@ class FileService(service.Service):
         :raises Damaged: see there.
         """
         with self._transfer(context_id, source) as course:
-            found = course.begin({"op": "send", "path": source}).header
+            place = os.fsencode(destination)
+            found = course.begin({"op": "send", "path": source, "holes": may_have_holes(place)}).header
             size, mode = _size_and_mode(found, source)
             course.compression = flow.Compression(bool(found.get("shrinks")))
-            with Arrival(os.fsencode(destination), mode if keep_mode else 0o666) as file:
+            with Arrival(place, mode if keep_mode else 0o666) as file:
                 writer = transfer.PartWriter(file.descriptor, file.digests)
                 course.pull(writer, size)
                 writer.finish()
@@ -285,10 +286,10 @@ def _size_and_mode(header: Mapping[str, Any], path: str) -> tuple[int, int]:
 
     :raises Damaged: it says something else.
     """
-    try:
-        return int(header["size"]), int(header["mode"]) & 0o777 | 0o200
-    except (KeyError, TypeError, ValueError) as error:
-        raise Damaged(f"{path} was announced without its size and mode: {type(error).__name__}: {error}") from error
+    size, mode = header.get("size"), header.get("mode")
+    if type(size) is not int or type(mode) is not int or not 0 <= size < 1 << 63:
+        raise Damaged(f"{path} was announced without its size and mode")
+    return size, mode & 0o777 | 0o200
 
 
 def _what_is_known(header: Mapping[str, Any], ours: Mapping[str, str]) -> dict[str, Any]:

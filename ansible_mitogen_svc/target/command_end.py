@@ -9,8 +9,9 @@ Theory of operation
    their end: "has it exited?" leaves the loop, then "is it still running?" waits for it.
 2. A command that exits between the two is neither: the loop then selects among no pipes at all, for one second. In a
    cold run that is one command of a thousand; in a job, where all of it is warm, it was one of a hundred.
-3. So the second answer is the same as the first, and core waits for what has ended already. That is for pipes at their
-   end only: with an open one (a daemon has it) core asks once for each second, and every answer counts.
+3. So what was said to run when both pipes were at their end is said to run until it is waited for, which core does
+   then. While a pipe is open (the command is silent, or a daemon has it) core asks once a second, and every answer
+   counts.
 """
 
 from __future__ import annotations
@@ -34,11 +35,16 @@ class CoreCommand(_Process):
 
     def poll(self) -> int | None:
         """Return the exit status, or None while the process runs; see the module."""
+        if self._said_to_run:
+            return None
         status = super().poll()
-        if status is not None and self._said_to_run and _at_end(self.stdout) and _at_end(self.stderr):
-            status = None
-        self._said_to_run = status is None and self.returncode is None
+        self._said_to_run = status is None and _at_end(self.stdout) and _at_end(self.stderr)
         return status
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status once there is one. Raises TimeoutExpired."""
+        self._said_to_run = False
+        return super().wait(timeout)
 
 
 def _at_end(pipe: IO[Any] | None) -> bool:

@@ -27,6 +27,7 @@ import stat
 import threading
 
 from ansible_mitogen_svc.wire import transfer
+from ansible_mitogen_svc.wire.attributes import copy_attributes
 from ansible_mitogen_svc.wire.file_version import version_of
 
 TYPE_CHECKING = False
@@ -216,8 +217,7 @@ class Incoming:
             return
         os.fchown(self._descriptor, self._replaced.st_uid, self._replaced.st_gid)
         os.fchmod(self._descriptor, stat.S_IMODE(self._replaced.st_mode))
-        for name in _attributes(self._final):
-            os.setxattr(self._descriptor, name, os.getxattr(self._final, name))
+        copy_attributes(self._final, self._descriptor)
 
     def abandon(self) -> None:
         """Remove what is unfinished, from any thread; the descriptor stays the transfer's own."""
@@ -245,6 +245,7 @@ class Outgoing:
 
     def __init__(self, header: dict[str, Any]) -> None:
         self._path = header['path']
+        self._holes = header.get('holes', True)
         self._descriptor = -1
         self._reader: Any = None
 
@@ -259,7 +260,7 @@ class Outgoing:
     def _open(self) -> tuple[dict[str, Any], list[bytes]]:
         self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            self._reader = transfer.PartReader(self._descriptor)
+            self._reader = transfer.PartReader(self._descriptor, self._holes)
             size = self._reader.size
             mode = stat.S_IMODE(os.fstat(self._descriptor).st_mode)
             return {'size': size, 'mode': mode, 'shrinks': transfer.shrinks(self._descriptor, size)}, []
@@ -301,14 +302,6 @@ def _remove_stale(directory: str, prefix: str) -> None:
             pass
         finally:
             os.close(descriptor)
-
-
-def _attributes(path: str) -> list[str]:
-    """Extended attributes to carry over: SELinux context, ACL, whatever a user put there."""
-    try:
-        return os.listxattr(path)
-    except (OSError, AttributeError):
-        return []
 
 
 def _sync_directory(directory: str) -> None:

@@ -190,7 +190,15 @@ class Jobs:
             try:
                 self._reply(job.call_id, header, blobs)
             except FrameError as error:
-                self._reply(job.call_id, _lost(f'the job has ended, but its output cannot be sent: {error}'))
+                self._reply(job.call_id, _unsendable(error))
+
+    def _answer_with_output(self, job: Job, slot: Slot, rc: int, number: int | None) -> None:
+        header: dict[str, Any] = {'rc': rc, 'signal': number, 'elapsed': round(time.monotonic() - job.started, 6)}
+        try:
+            blobs = slot.blobs()
+        except FrameError as error:
+            header, blobs = _unsendable(error), []
+        self._answer(job, header, blobs)
 
     def check_interpreter(self) -> None:
         """Raise InterpreterChanged when a new zygote would not run what this one runs."""
@@ -202,14 +210,12 @@ class Jobs:
         job = slot.job
         self._running.pop(id(job), None)
         self._done += 1
-        elapsed = round(time.monotonic() - job.started, 6)
         if slot.answer is not None and 'rc' in slot.answer:
-            self._answer(job, {'rc': slot.answer['rc'], 'signal': None, 'elapsed': elapsed}, slot.blobs())
+            self._answer_with_output(job, slot, slot.answer['rc'], None)
         elif slot.answer is not None:
             self._answer(job, slot.answer)
         elif status is not None:
-            rc, number = process.result_of(status)
-            self._answer(job, {'rc': rc, 'signal': number, 'elapsed': elapsed}, slot.blobs())
+            self._answer_with_output(job, slot, *process.result_of(status))
         else:
             self._answer(job, _lost(
                 f'the process of the job ended without an answer after it had begun, and its nursery (process '
@@ -271,6 +277,10 @@ class BaseSetFailed(RuntimeError):
 
 def _lost(message: str) -> dict[str, Any]:
     return {'error': {'type': 'ChildLost', 'message': message}}
+
+
+def _unsendable(error: FrameError) -> dict[str, Any]:
+    return _lost(f'the job has ended, but its output cannot be sent: {error}')
 
 
 def _available_memory() -> int | None:

@@ -135,10 +135,11 @@ class NurseryLink:
 
     def end(self) -> None:
         """Have it end itself, and those of its children that have not answered: slots that have are gone."""
+        self.wire.socket.setblocking(False)
         try:
             self.wire.send({'end': list(self.slots)})
         except OSError:
-            pass  # it is dead already
+            pass  # it is dead already, or was stopped and has not read for long
         self.wire.close()
 
 
@@ -306,8 +307,7 @@ class Nurseries:
                 self._zips.give_back(link.number)
                 self._owner.base_ended()
             else:
-                self.trouble[link.base.identity] = message['failed']
-                self._zips.give_back(link.number)
+                self.trouble[link.base.identity] = message['failed']  # its end comes next, and gives back its zip
                 self._owner.base_ended()
 
     def _hear_child(self, link: NurseryLink, slot: Slot) -> None:

@@ -139,7 +139,7 @@ class Nursery:
         try:
             pid = os.fork()
         except OSError as error:
-            self._wire.send({'exit': [slot, None], 'reason': child.describe(error)})
+            self._tell({'exit': [slot, None], 'reason': child.describe(error)})
             return
         if pid:
             self._children[pid] = slot
@@ -156,10 +156,13 @@ class Nursery:
         for pid, status in process.exited_children():
             slot = self._children.pop(pid, None)
             if slot is not None:
-                try:
-                    self._wire.send({'exit': [slot, status]})
-                except OSError:
-                    self._end()
+                self._tell({'exit': [slot, status]})
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        try:
+            self._wire.send(message)
+        except OSError:
+            pass  # the zygote is gone; its last word may lie in the socket still, and names who is to end
 
     def _end(self, unanswered: list[int] | None = None) -> NoReturn:
         for pid, _ in process.exited_children():

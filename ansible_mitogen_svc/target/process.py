@@ -48,10 +48,14 @@ def anonymous_file(data: bytes = b'') -> int:
 
         descriptor, path = tempfile.mkstemp(prefix='ansible_mitogen_svc_')
         os.unlink(path)
-    if data:
-        view = memoryview(data)
+    view = memoryview(data)
+    try:
         while view:
             view = view[os.write(descriptor, view):]
+    except OSError:
+        os.close(descriptor)
+        raise
+    if data:
         os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 
 from ansible_mitogen_svc.target import process
+from ansible_mitogen_svc.wire import frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,11 +39,12 @@ class JobZips:
         self._directory = store.make_jobs_directory()
         self._left: list[str] = []
         """Directories in use before."""
-        self._taken: set[int] = set()
+        self._taken: dict[int, str] = {}
+        """Places in use, by their numbers."""
 
     def path(self, number: int) -> str:
         """Where the zip of a slot's job lies while the job runs."""
-        return os.path.join(self._directory, f'{number}.zip')
+        return self._taken[number]
 
     def available(self, identity: str) -> bool:
         """Say whether the store has a manifest's zip."""
@@ -57,23 +59,36 @@ class JobZips:
         try:
             if not os.path.isdir(self._directory):
                 os.makedirs(self._directory, 0o700)  # somebody emptied the store
-            _link(source, self.path(number))
+            self._taken[number] = self._linked(source, number)
         except FileNotFoundError:
             raise
         except OSError:
             self._left.append(self._directory)  # the disk is full; what runs keeps its zip there
             self._directory = self._store.make_jobs_directory()
-            _link(source, self.path(number))
-        self._taken.add(number)
+            self._taken[number] = self._linked(source, number)
         return number
 
     def give_back(self, number: int) -> None:
         """Take a zip away again; the store keeps its own name of it."""
-        self._taken.discard(number)
         try:
-            os.unlink(self.path(number))
-        except OSError:
+            os.unlink(self._taken.pop(number))
+        except (KeyError, OSError):
             pass
+
+    def _linked(self, source: str, number: int) -> str:
+        """Put a file at the place of a number. Raises OSError, FileNotFoundError without the file."""
+        target = os.path.join(self._directory, f'{number}.zip')
+        try:
+            os.unlink(target)
+        except FileNotFoundError:
+            pass
+        try:
+            os.link(source, target)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            os.symlink(source, target)  # some network file systems have no hard links
+        return target
 
     def close(self) -> None:
         """Remove the directory."""
@@ -81,20 +96,6 @@ class JobZips:
 
         for directory in (self._directory, *self._left):
             shutil.rmtree(directory, ignore_errors=True)
-
-
-def _link(source: str, target: str) -> None:
-    """Put a file at a place of its own. Raises OSError, FileNotFoundError without the file."""
-    try:
-        os.unlink(target)
-    except FileNotFoundError:
-        pass
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        os.symlink(source, target)  # some network file systems have no hard links
 
 
 class Slot:
@@ -134,7 +135,8 @@ class Slot:
         return b'' if self.payload is None else process.read_whole(self.payload)
 
     def blobs(self) -> list[bytes]:
-        """Return what the job wrote to stdout and stderr so far."""
+        """Return what the job wrote to stdout and stderr so far. Raises FrameError where that is too much to send."""
+        frames.check_length(sum(os.fstat(descriptor).st_size for descriptor in (self.output, self.errors)))
         return [process.read_whole(self.output), process.read_whole(self.errors)]
 
     def close(self) -> None:

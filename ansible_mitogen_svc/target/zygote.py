@@ -99,6 +99,8 @@ class Zygote:
     def _read(self) -> None:
         try:
             data = os.read(self._input, 1 << 18)
+        except BlockingIOError:
+            return
         except OSError:
             data = b''  # as some systems tell of a terminal that was hung up
         if not data:

@@ -99,10 +99,15 @@ def _open_payload(payload: Buffer) -> tuple[Header, int, list[int]]:
     return header, offset, lengths
 
 
-def frame_header(length: int, call_id: int) -> bytes:
-    """Return what stands before a payload of `length` bytes. Raises FrameError above MAX_PAYLOAD."""
+def check_length(length: int) -> None:
+    """Raise FrameError for a payload of more than MAX_PAYLOAD bytes."""
     if length > MAX_PAYLOAD:
         raise FrameError(f'payload of {length} bytes is larger than {MAX_PAYLOAD}')
+
+
+def frame_header(length: int, call_id: int) -> bytes:
+    """Return what stands before a payload of `length` bytes. Raises FrameError above MAX_PAYLOAD."""
+    check_length(length)
     return _FRAME.pack(length, call_id)
 
 

@@ -168,7 +168,8 @@ class PartReader:
     `size` is that of the file when reading began, `offset` how far it was read, `ended` whether that is to its end.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, holes: bool = True) -> None:
+        """Begin. Without `holes` they are data. Raises OSError."""
         self._descriptor = descriptor
         self._before = os.fstat(descriptor)
         if stat.S_ISDIR(self._before.st_mode):
@@ -179,7 +180,7 @@ class PartReader:
         self.ended = False
         self.digest = StreamDigest()
         # Files of /proc and the like have data and no size.
-        self._data_end = 0 if self._regular and self.size else None
+        self._data_end = 0 if holes and self._regular and self.size else None
 
     def read(self, length: int) -> tuple[int, bytes]:
         """Return (bytes of a hole, b'') or (0, data of at most `length` bytes); (0, b'') at the end. Raises OSError."""

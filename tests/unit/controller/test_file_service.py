@@ -300,9 +300,12 @@ def test_what_lies_where_a_file_is_fetched_to_stays_what_it_is(
 
 
 @AS_ROOT
+@pytest.mark.parametrize("holes", [False, True], ids=["without holes", "with holes"])
 def test_a_device_that_a_file_is_fetched_to_is_written_to(
-    session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path
+    holes: bool, session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path
 ) -> None:
+    if holes:
+        os.truncate(large, large.stat().st_size + (1 << 20))
     os.mknod(place / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     fetched = session.move_file(
         "fetch", context_id=connect("one").context_id, source=str(large), destination=str(place / "null")

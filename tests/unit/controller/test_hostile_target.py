@@ -235,7 +235,9 @@ def test_what_a_lying_agent_sends_for_a_file_gets_no_name_on_the_controller(
     assert (place / "kept").read_text() == "old"
 
 
-@pytest.mark.parametrize("said", [{}, {"size": 1}, {"size": "much", "mode": 0}, {"size": 1, "mode": [4]}])
+@pytest.mark.parametrize("said", [{}, {"size": 1}, {"size": "much", "mode": 0}, {"size": 1, "mode": [4]},
+                                  {"size": float("inf"), "mode": 0}, {"size": True, "mode": 0},
+                                  {"size": -1, "mode": 0}, {"size": 1 << 63, "mode": 0}])
 def test_a_file_that_is_announced_without_size_and_mode_is_not_fetched(
     said: dict[str, object], session: Session, connect: Connect, tmp_path: pathlib.Path
 ) -> None:

@@ -559,6 +559,53 @@ def test_what_a_job_left_behind_lives_on_when_its_nursery_ends_before_it_has_see
     wait_until(mark.exists)
 
 
+_HEARS_OF_AN_EXIT_AT_ITS_END = """
+import os, socket, time
+from ansible_mitogen_svc.target import nursery, process
+
+ours, theirs = socket.socketpair()
+
+def start(seconds):
+    pid = os.fork()
+    if not pid:
+        os.setsid()
+        time.sleep(seconds)
+        os._exit(0)
+    return pid
+
+pid = os.fork()
+if not pid:
+    ours.close()
+    ending = nursery.Nursery.__new__(nursery.Nursery)
+    ending._wire = process.Wire(theirs)
+    ending._children = {start(0): 1, start(2): 2}
+    time.sleep(0.5)  # the zygote has said `end`, and is gone
+    ending._report()
+    ending._obey()
+theirs.close()
+wire = process.Wire(ours)
+wire.send({'end': ENDS})
+wire.socket.close()
+_, status = os.waitpid(pid, 0)
+print(status)
+"""
+
+
+@pytest.mark.parametrize(('ends', 'left'), [([], 1), ([2], 0)], ids=['nobody', 'who has not answered'])
+def test_a_nursery_that_cannot_tell_of_an_exit_any_more_ends_whom_the_zygote_named(
+        ends: list[int], left: int, pair: tuple[str, str]) -> None:
+    script = _HEARS_OF_AN_EXIT_AT_ITS_END.replace('ENDS', str(ends))
+    began = time.monotonic()
+    with subprocess.Popen([pair[0], '-c', script], stdout=subprocess.PIPE, text=True, start_new_session=True,
+                          env={**plain_environment(), 'PYTHONPATH': str(CHECKOUT)}) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == '0\n'
+        ended = time.monotonic() - began
+        # Whoever lives on holds the pipe until it has slept.
+        assert started.stdout.read() == ''
+    assert (time.monotonic() - began > ended + 0.5) == bool(left)
+
+
 _ENDS_A_LARGE_PROCESS = """
 import os, signal, time
 from ansible_mitogen_svc.target import nursery
