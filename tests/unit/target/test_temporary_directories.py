@@ -50,6 +50,7 @@ def test_nothing_is_left_by_a_zygote_whose_terminal_is_hung_up(tmp_path: pathlib
     name = os.ttyname(slave)
 
     def take_terminal() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started the tests may have had it ignored (nohup)
         os.setsid()
         os.close(os.open(name, os.O_RDWR))
 
