@@ -19,11 +19,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ansible_mitogen_svc.command.outcome import BAD, FINE, CommandError
+from ansible_mitogen_svc.command.outcome import BAD, FINE, CommandError, end_of
 from ansible_mitogen_svc.comparison.recording import CORE_STRATEGY, OUR_STRATEGY, RecordedRun, run_recorded
 from ansible_mitogen_svc.comparison.results import COMMON_TOLERANCES, Tolerance, compare
-
-OUTPUT_SHOWN = 4000
 
 
 def add_to(commands: Any) -> None:
@@ -67,6 +65,10 @@ def run(options: argparse.Namespace, passed_on: list[str]) -> int:
         options.refuse("--reset belongs to --real: check mode leaves nothing to restore.")
     if all(word.startswith("-") for word in passed_on):
         options.refuse("a PLAYBOOK is required")
+    from ansible import constants
+
+    if constants.DEFAULT_NO_LOG:
+        raise CommandError("no_log is on (ANSIBLE_NO_LOG, or ansible.cfg): it hides all results; turn it off for this.")
     arguments = [*passed_on, *(["--check"] if options.check else [])]
     if options.real and not options.reset:
         _run(CORE_STRATEGY, arguments, "to bring the hosts to their final state", None)
@@ -88,8 +90,8 @@ def _run(strategy: str, arguments: list[str], purpose: str, reset: str | None) -
     except FileNotFoundError:
         raise CommandError("ansible-playbook was not found; install ansible-core beside this command.") from None
     if not any(record["event"] not in ("play", "stats") for record in finished.records):
-        output = finished.output[-OUTPUT_SHOWN:]
-        raise CommandError(f"no task ran under {strategy} (exit status {finished.returncode}):\n{output}")
+        said = end_of(finished.output)
+        raise CommandError(f"no task ran under {strategy} (exit status {finished.returncode}):\n{said}")
     return finished
 
 

@@ -18,12 +18,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from ansible import constants
+from ansible.cli import CLI
 from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook import Playbook
 from ansible.playbook.play import Play
-from ansible.plugins.loader import connection_loader, init_plugin_loader, strategy_loader
+from ansible.plugins.loader import add_all_plugin_dirs, connection_loader, init_plugin_loader, strategy_loader
+from ansible.utils.collection_loader import AnsibleCollectionConfig
 from ansible.utils.vars import load_extra_vars
 from ansible.vars.manager import VariableManager
 
@@ -61,6 +63,8 @@ class Prospects:
         _prepare_core(list(extra_vars))
         self._loader = DataLoader()
         try:
+            # With the passwords that the configuration names; nobody is asked for one here.
+            CLI.setup_vault_secrets(self._loader, list(constants.DEFAULT_VAULT_IDENTITY_LIST), auto_prompt=False)
             named = list(inventories)
             sources = named or list(constants.DEFAULT_HOST_LIST)
             self._inventory = InventoryManager(loader=self._loader, sources=sources)
@@ -77,10 +81,16 @@ class Prospects:
         self._adapter: Any = compatibility().adapter
 
     def examine_hosts(self) -> Iterator[Finding]:
-        """One finding per way of reaching hosts."""
+        """One finding per way of reaching hosts.
+
+        :raises CommandError: the variables of one cannot be read.
+        """
         groups: dict[tuple[str, str], list[str]] = {}
         for host in self.hosts:
-            groups.setdefault(self._reach(host), []).append(host.name)
+            try:
+                groups.setdefault(self._reach(host), []).append(host.name)
+            except AnsibleError as error:
+                raise CommandError(f"the variables of {host.name} cannot be read: {error}") from None
         for (level, text), names in groups.items():
             more = f" and {len(names) - HOSTS_NAMED} more" if len(names) > HOSTS_NAMED else ""
             yield Finding(level, f"{', '.join(names[:HOSTS_NAMED])}{more}: {text}")
@@ -117,6 +127,9 @@ class Prospects:
         """
         if self._adapter is None:
             raise CommandError(str(compatibility().problem))
+        directory = os.path.dirname(os.path.abspath(path))
+        add_all_plugin_dirs(directory)
+        AnsibleCollectionConfig.playbook_paths = [directory]
         try:
             plays = Playbook.load(path, variable_manager=self._variables, loader=self._loader).get_plays()
             for play in plays:
@@ -125,7 +138,8 @@ class Prospects:
             raise CommandError(f"the playbook cannot be read: {error}") from None
 
     def _examine_play(self, play: Play) -> Iterator[Finding]:
-        hosts = self._inventory.get_hosts(play.hosts)
+        templar = self._adapter.templar(SimpleNamespace(_loader=self._loader), self._variables.get_vars(play=play))
+        hosts = self._inventory.get_hosts(templar.template(play.hosts))
         yield Finding("", f"play {play.get_name()!r} (hosts: {len(hosts)})")
         decider = self._decider(play)
         for task in _tasks(play):

@@ -141,6 +141,8 @@ class Targets:
 
         context = router.context_by_id(target.context_id)
         mitogen.core.listen(context, "disconnect", lost)
+        if router.stream_by_id(target.context_id) is None:
+            lost()  # before anybody listened
         return target
 
 

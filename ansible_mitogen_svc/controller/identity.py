@@ -8,7 +8,8 @@ command, shell, interpreter), so that any become plugin and any interpreter work
 Theory of operation
 1. The identity is a hash of that command, with the become plugin's random marker taken out, and of the password.
 2. The agent keeps the names of identities. The first task that asks for an unknown one is told to start it, all others
-   wait there until it is adopted or abandoned: one `sudo` per target and identity, however many tasks ask.
+   wait there until it is adopted: one `sudo` per target and identity, however many tasks ask. When it is abandoned, or
+   its starter is not heard of any more, they ask again.
 3. An interpreter that is the agent's own (same file in the same directory, hence the same virtual environment) needs no
    process of its own: that is the login zygote. Unless the shell that it shall be started by is not there.
 4. Starting: the agent runs the command in the login user's shell, as sshd would; `Escalation` talks to it; then it is
@@ -25,7 +26,7 @@ from typing import Any
 from ansible_mitogen_svc.controller import settings
 from ansible_mitogen_svc.controller.escalation import Escalation
 from ansible_mitogen_svc.controller.target import AGENT, LOGIN, Hello, Target, Zygote
-from ansible_mitogen_svc.services.answers import JobRefused, ZygoteLost
+from ansible_mitogen_svc.services.answers import Answer, JobRefused, ZygoteLost
 from ansible_mitogen_svc.services.link import AnswerTimeout
 from ansible_mitogen_svc.statistics import counters
 
@@ -98,10 +99,7 @@ def zygote_for(target: Target, identity: Identity, shell: str) -> tuple[Zygote, 
     known = target.zygote(identity.name)
     if known is not None:
         return known, known.executable or known.hello.executable
-    question = {"op": "resolve", "identity": identity.name, "limit": settings.current().identity_limit}
-    if identity.become is None:
-        question.update(interpreter=identity.interpreter, shell=identity.shell)
-    answer = target.call(AGENT, question, timeout=identity.timeout + ADOPTION_TIMEOUT)
+    answer = _resolve(target, identity)
     if "start" in answer.header:
         counters.add("identities", "recycled", amount=int(answer.header.get("recycled", 0)))
         return _start(target, identity, shell)
@@ -113,6 +111,26 @@ def zygote_for(target: Target, identity: Identity, shell: str) -> tuple[Zygote, 
     else:
         zygote = target.add_zygote(identity.name, number, Hello.from_header(answer.header), executable)
     return zygote, executable
+
+
+def _resolve(target: Target, identity: Identity) -> Answer:
+    """Ask for an identity's zygote, once more where the task that was to start it could not, or was killed."""
+    patience = identity.timeout + ADOPTION_TIMEOUT
+    limit = settings.current().identity_limit
+    question = {"op": "resolve", "identity": identity.name, "limit": limit, "patience": patience}
+    if identity.become is None:
+        question.update(interpreter=identity.interpreter, shell=identity.shell)
+    late = False
+    while True:
+        try:
+            answer = target.call(AGENT, question, timeout=patience)
+        except AnswerTimeout as error:
+            if late:
+                raise InterpreterFailed(f"another task was to start it, and has not in {2 * patience:.0f} s") from error
+            late = True
+        else:
+            if "again" not in answer.header:
+                return answer
 
 
 def _start(target: Target, identity: Identity, shell: str) -> tuple[Zygote, str]:

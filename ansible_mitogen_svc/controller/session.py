@@ -13,8 +13,8 @@ Theory of operation
 3. `close()` first asks every agent to finish what it was told without waiting for (removal of temporary directories),
    then closes the pool, the connections (the end of its input is what ends an agent), the listener and the broker, and
    removes the directory. It runs once, whoever calls it first.
-4. A target is untrusted: routing is unidirectional (targets cannot talk to one another), the module responder of
-   mitogen is replaced by a refusal, and a target's log messages go to Display.debug only.
+4. A target is untrusted: routing is unidirectional (targets cannot talk to one another), what mitogen would do for its
+   children by itself is refused (closed_router.py), and a target's log messages go to Display.debug only.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from typing import Any
 
 import mitogen.core
 import mitogen.master
-import mitogen.parent
 from ansible.utils.display import Display
 
 from ansible_mitogen_svc import service
+from ansible_mitogen_svc.controller.closed_router import close_router
 from ansible_mitogen_svc.controller.connection_plan import (
     MAX_MESSAGE_SIZE,
     ConnectionPlan,
@@ -78,7 +78,7 @@ class Session(Targets):
         self.broker = mitogen.master.Broker(install_watcher=False)
         self.router = mitogen.master.Router(self.broker, max_message_size=MAX_MESSAGE_SIZE)
         self.router.unidirectional = True
-        _refuse_imports(self.router)
+        close_router(self.router)
         self.path = os.path.join(self.directory, NAME)
         self._listener = WorkerListener.build_stream(self.router, path=self.path)
         self.module_cache = ModuleCacheService(self.router)
@@ -294,17 +294,6 @@ class SessionLifecycle:
             self._ended = True
         if session is not None:
             session.close()
-
-
-def _refuse_imports(router: mitogen.parent.Router) -> None:
-    """No target gets a source file of the controller through mitogen's importer."""
-
-    def refuse(message: mitogen.core.Message) -> None:
-        if not message.is_dead:
-            message.reply(mitogen.core.Message.dead("refused"))
-
-    for handle in (mitogen.core.GET_MODULE, mitogen.core.GET_RESOURCE):
-        router.add_handler(refuse, handle=handle, overwrite=True)
 
 
 def _quieten_logging() -> None:

@@ -5,8 +5,9 @@
 Opened by the strategy for each play, in the main thread; read and written in task workers, forked ones included.
 
 Theory of operation
-1. The directory is 0700 and the user's own, and nobody but the user and root can replace it or anything above it.
-   A directory in which somebody else could have written is not used, and neither changed nor removed.
+1. The directory is made 0700 and is the user's own; nobody but the user and root can replace it or anything above it.
+   One in which somebody else could have written is not used. What was there before, and other files in it, are
+   neither changed nor removed.
 2. A record's file is named by its key, starts with the sha256 of the rest, is 0600, and gets its name by a rename.
    A file that is not what it says, or is not the user's, is nothing; the next record of that key takes its place.
 3. Files that were not used for `AGE` go, and then those used least recently until `LIMIT` holds. That is looked
@@ -20,6 +21,7 @@ import grp
 import hashlib
 import os
 import pwd
+import re
 import secrets
 import stat
 import time
@@ -32,6 +34,8 @@ AGE = 30 * 86400.0
 USED_STEP = 86400.0
 #: Bytes that a file may have to be read.
 LARGEST = 1 << 20
+#: Names of records, and of those under way; whatever else is in the directory is somebody's.
+_OURS = re.compile(r"(start-)?[0-9a-f]{64}|\.[0-9a-z-]{1,16}\.[0-9]+\.[0-9a-f]{8}")
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -52,8 +56,8 @@ class WalkStore:
         os.makedirs(os.path.dirname(self._directory), mode=0o700, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.mkdir(self._directory, 0o700)
+            os.chmod(self._directory, 0o700)  # whatever the umask
         _check_private(self._directory)
-        os.chmod(self._directory, 0o700)
 
     def get(self, key: str) -> bytes | None:
         """The record of a key; None when there is none that can be trusted."""
@@ -95,6 +99,8 @@ class WalkStore:
         try:
             with os.scandir(self._directory) as entries:
                 for entry in entries:
+                    if not _OURS.fullmatch(entry.name):
+                        continue
                     status = entry.stat(follow_symlinks=False)
                     # What has a dot in front is under way, or was left by a process that was killed.
                     oldest = age if not entry.name.startswith(".") else min(age, USED_STEP)

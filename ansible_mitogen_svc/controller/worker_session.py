@@ -18,6 +18,7 @@ import mitogen.master
 import mitogen.unix
 
 from ansible_mitogen_svc import service
+from ansible_mitogen_svc.controller.closed_router import close_router
 from ansible_mitogen_svc.controller.connection_plan import (
     MAX_MESSAGE_SIZE,
     ConnectionPlan,
@@ -50,6 +51,7 @@ class WorkerSession(Targets):
         self._before = before
         self.router, self._parent = mitogen.unix.connect(path, mitogen.master.Broker(install_watcher=False))
         self.router.max_message_size = MAX_MESSAGE_SIZE
+        close_router(self.router, follows_parent=True)
         mitogen.core.listen(self._parent, "disconnect", self._on_parent_lost)
         self._link = Link(self.router)
         self._offered: set[tuple[str, int]] = set()

@@ -41,6 +41,8 @@ from ansible_mitogen_svc.services.starting import starting
 TARGET_PACKAGES = ("ansible_mitogen_svc.wire", "ansible_mitogen_svc.target")
 #: Bytes of a child's output and of its standard error that are kept to explain a failed start.
 OUTPUT_KEPT = 16384
+#: Bytes that what is looked for in an output may have.
+_LONGEST_SIGN = 64
 
 _FIRST_STAGE = """\
 import os,zlib
@@ -228,7 +230,15 @@ class _BootProtocol(mitogen.parent.BootstrapProtocol):  # type: ignore[misc]
 
     def on_partial_line_received(self, line: bytes) -> None:
         # Prompts are nobody's business here: ssh asks on its terminal or through askpass, never on this stream.
-        pass
+        # A line without an end would be copied whole with every piece that comes.
+        if len(line) > OUTPUT_KEPT:
+            connection = self.stream.conn
+            connection.output = (connection.output + line[:-_LONGEST_SIGN])[-OUTPUT_KEPT:]
+            self._trailer = line[-_LONGEST_SIGN:]
+
+    def unfinished(self) -> bytes:
+        """What was printed since the last end of a line."""
+        return bytes(self._trailer)
 
     PATTERNS = [
         (re.compile(b"MITO002"), _on_ready),
@@ -351,7 +361,9 @@ class ChildConnection(mitogen.parent.Connection):  # type: ignore[misc]
             return StartFailure(None, b"", str(error).encode(), "cannot-start")
         else:
             reason = "exit"
-        return StartFailure(returncode, self.output, self.errors, reason, self.options.connect_timeout)
+        protocol = getattr(self.stdio_stream, "protocol", None)
+        output = self.output + (protocol.unfinished() if isinstance(protocol, _BootProtocol) else b"")
+        return StartFailure(returncode, output, self.errors, reason, self.options.connect_timeout)
 
 
 def connect(

@@ -134,19 +134,22 @@ class ConnectionService(service.Service):
         try:
             context, connection = bootstrap.connect(self.router, name, lambda size: _command(command, size), timeout)
             header = self._greet(context)
+            with self._contexts_lock:
+                self._contexts[key] = context
+                self._processes[context.context_id] = connection.proc.proc
         except bootstrap.StartFailure as failure:
             counters.add("connections", "failed")
-            with self._contexts_lock:
-                self._starting -= 1
             raise ConnectFailed.of(failure) from None
         finally:
             counters.add("seconds", "connect", amount=time.monotonic() - started)
+            with self._contexts_lock:
+                self._starting -= 1
         counters.add("connections", "opened")
-        with self._contexts_lock:
-            self._starting -= 1
-            self._contexts[key] = context
-            self._processes[context.context_id] = connection.proc.proc
         mitogen.core.listen(context, "disconnect", lambda: self._on_lost(key, context))
+        if self.router.stream_by_id(context.context_id) is None:
+            self._on_lost(key, context)
+            ended = bootstrap.StartFailure(None, b"", self.how_it_ended(context.context_id).encode(), "agent")
+            raise ConnectFailed.of(ended)
         return {"context_id": context.context_id, "hello": header}
 
     def _greet(self, context: mitogen.parent.Context) -> dict[str, Any]:

@@ -26,6 +26,7 @@ import json
 import os
 import sys
 import termios
+import time
 import tty
 import zlib
 
@@ -50,6 +51,14 @@ IDENTITIES = 20
 MODULE_CACHE = "ansible_mitogen_svc.services.module_cache.ModuleCacheService"
 
 
+class Starting:
+    """An identity that a caller starts: since when, and who waits for it."""
+
+    def __init__(self):
+        self.since = time.monotonic()
+        self.waiting = []
+
+
 class Agent:
     """Owner of the zygotes; `on_message` is the handler of handle 7000."""
 
@@ -60,7 +69,7 @@ class Agent:
         self.zygotes = {}
         self._source = b"\0".join([b"zygote"] + sections[1:])
         self._next = LOGIN_ZYGOTE
-        #: {identity: its zygote, or the list of callers that wait while one of them starts it}
+        #: {identity: its zygote, or its Starting while a caller starts it}
         self.identities = {}
         self._operations = {
             "hello": self.on_hello,
@@ -192,18 +201,24 @@ class Agent:
     # -- identities
 
     def on_resolve(self, caller, header, blobs):
-        """Answer with the identity's zygote, or tell the caller to start it; later callers wait for the first one."""
+        """Answer with the identity's zygote, or tell the caller to start it; later callers wait for the first one.
+
+        Whoever was to start it and has not within the caller's `patience` (seconds) is taken for dead.
+        """
         identity = header["identity"]
         known = self.identities.get(identity)
-        if isinstance(known, list):
-            return known.append(caller)
+        if isinstance(known, Starting):
+            if time.monotonic() - known.since < header["patience"]:
+                return known.waiting.append(caller)
+            known.since = time.monotonic()
+            return caller.answer(frames.pack_payload({"start": True}))
         if known is not None and known.gone is None and not known.leaving:
             return self.answer_identity(caller, known, known.executable)
         login = self.zygotes[LOGIN_ZYGOTE]
         executable = same_interpreter(header.get("interpreter"), header.get("shell"))
         if executable and login.gone is None and login.hello is not None:
             return self.answer_identity(caller, login, executable)
-        self.identities[identity] = []
+        self.identities[identity] = Starting()
         recycled = self.make_room(header.get("limit", IDENTITIES))
         caller.answer(frames.pack_payload({"start": True, "recycled": recycled}))
 
@@ -214,19 +229,23 @@ class Agent:
         caller.answer(frames.pack_payload(found))
 
     def on_abandon(self, caller, header, blobs):
-        """The caller who was to start an identity could not: the next one that waits may try."""
-        waiting = self.identities.pop(header["identity"], None)
-        if isinstance(waiting, list) and waiting:
-            self.identities[header["identity"]] = waiting[1:]
-            waiting[0].answer(frames.pack_payload({"start": True}))
+        """The caller who was to start an identity could not: those that wait ask again, and the first one may try.
+
+        None is chosen here: it may have given up.
+        """
+        starting = self.identities.get(header["identity"])
+        if isinstance(starting, Starting):
+            del self.identities[header["identity"]]
+            for waiting in starting.waiting:
+                waiting.answer(frames.pack_payload({"again": True}))
         if header.get("zygote"):
             self.on_stop(caller, header, blobs)
 
     def adopted(self, identity, zygote):
         """A zygote said hello: it serves its identity from now on."""
-        waiting = self.identities.get(identity)
+        starting = self.identities.get(identity)
         self.identities[identity] = zygote
-        for caller in waiting if isinstance(waiting, list) else ():
+        for caller in starting.waiting if isinstance(starting, Starting) else ():
             self.answer_identity(caller, zygote, None)
 
     def on_converse(self, caller, header, blobs):

@@ -9,9 +9,10 @@ Theory of operation
    their end: "has it exited?" leaves the loop, then "is it still running?" waits for it.
 2. A command that exits between the two is neither: the loop then selects among no pipes at all, for one second. In a
    cold run that is one command of a thousand; in a job, where all of it is warm, it was one of a hundred.
-3. So what was said to run when both pipes were at their end is said to run until it is waited for, which core does
-   then. While a pipe is open (the command is silent, or a daemon has it) core asks once a second, and every answer
-   counts.
+3. So what was said to run when both pipes were at their end is said to run twice more, and core waits for what has
+   ended already. Twice, for the first question may have been asked before core had seen the ends; not for ever, for a
+   module may ask, too. While a pipe is open (the command is silent, or a daemon has it) core asks once a second, and
+   every answer counts.
 """
 
 from __future__ import annotations
@@ -31,20 +32,18 @@ else:
 class CoreCommand(_Process):
     """A process that `run_command` has started; it became one after it was made."""
 
-    _said_to_run = False
+    _held_back = 0
+    """How often its end is still held back."""
 
     def poll(self) -> int | None:
         """Return the exit status, or None while the process runs; see the module."""
-        if self._said_to_run:
-            return None
         status = super().poll()
-        self._said_to_run = status is None and _at_end(self.stdout) and _at_end(self.stderr)
+        if status is None:
+            self._held_back = 2 if _at_end(self.stdout) and _at_end(self.stderr) else 0
+        elif self._held_back:
+            self._held_back -= 1
+            return None
         return status
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Return the exit status once there is one. Raises TimeoutExpired."""
-        self._said_to_run = False
-        return super().wait(timeout)
 
 
 def _at_end(pipe: IO[Any] | None) -> bool:

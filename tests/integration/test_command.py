@@ -202,6 +202,52 @@ def test_what_cannot_be_done_is_said_in_one_message_with_its_status(
     assert words in done.stderr and "Traceback" not in done.stderr
 
 
+def test_doctor_reads_what_a_vault_hides_with_the_password_that_the_configuration_names(
+    command: Command, tmp_path: pathlib.Path
+) -> None:
+    vault = pathlib.Path(sys.executable).with_name("ansible-vault")
+    (tmp_path / "password").write_text("secret")
+    (tmp_path / "group_vars").mkdir()
+    hidden = tmp_path / "group_vars/all.yml"
+    hidden.write_text("ansible_connection: ssh")
+    subprocess.run([vault, "encrypt", "--vault-password-file", "password", hidden], cwd=tmp_path, check=True)
+    play = write(tmp_path / "play.yml", "- ping:")
+    refused = command("doctor", "-i", "hosts.json", play)
+    assert refused.returncode == 3 and "Traceback" not in refused.stderr, refused.stderr
+    assert "the variables of one cannot be read" in refused.stderr
+    (tmp_path / "ansible.cfg").write_text("[defaults]\nvault_password_file = password\n")
+    done = command("doctor", "-i", "hosts.json", play)
+    assert done.returncode == 0 and "one, two: connection ssh stays open" in done.stdout, done.stdout + done.stderr
+
+
+def test_doctor_finds_collections_beside_the_playbook_and_hosts_in_variables(
+    command: Command, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "site").mkdir()
+    collection = tmp_path / "site/collections/ansible_collections/my/coll"
+    (collection / "plugins/modules").mkdir(parents=True)
+    (collection / "galaxy.yml").write_text("namespace: my\nname: coll\nversion: 1.0.0\n")
+    (collection / "plugins/modules/foo.py").write_text("# nothing\n")
+    play = tmp_path / "site/play.yml"
+    write(play, "- my.coll.foo:")
+    play.write_text(play.read_text().replace("hosts: all", 'hosts: "{{ target }}"'))
+    done = command("doctor", "-i", "hosts.json", "-e", "target=two", str(play))
+    assert done.returncode == 0 and "(hosts: 1)" in done.stdout, done.stdout + done.stderr
+    assert "my.coll.foo: in a thread" in done.stdout and "WARNING" not in done.stderr
+
+
+def test_results_that_are_hidden_are_not_compared_and_do_not_hide_what_clean_did(command: Command) -> None:
+    refused = command("compare", "--check", "-i", "hosts.json", "play.yml", ANSIBLE_NO_LOG="1")
+    assert refused.returncode == 3 and "no_log is on" in refused.stderr
+    done = command("clean", "-i", "hosts.json", "--limit", "one", "--check", ANSIBLE_NO_LOG="1")
+    assert done.returncode == 0 and done.stdout.startswith("one: "), done.stdout + done.stderr
+
+
+def test_what_ansible_playbook_does_not_understand_is_shown_before_its_help(command: Command) -> None:
+    refused = command("clean", "-i", "hosts.json", "--no-such-option")
+    assert refused.returncode == 3 and "unrecognized arguments: --no-such-option" in refused.stderr
+
+
 @pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a user whose cache it removes: needs root")
 def test_clean_removes_the_cache_of_the_user_and_nothing_beside_it(command: Command, tmp_path: pathlib.Path) -> None:

@@ -8,6 +8,7 @@ The attacker is a Python in a connection of its own that talks mitogen by hand.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pathlib
 import time
@@ -15,9 +16,11 @@ import zlib
 from collections.abc import Callable, Sequence
 
 import mitogen.core
+import mitogen.master
 import pytest
 
 from ansible_mitogen_svc import service
+from ansible_mitogen_svc.controller.closed_router import close_router
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.session import Session
 from ansible_mitogen_svc.controller.target import Target
@@ -122,6 +125,74 @@ def test_a_target_gets_no_source_of_the_controller_from_mitogens_importer(
         mitogen.core.Message.ENC_MGC,
     )
     assert answer.is_dead
+
+
+def sent_by(session: Session, context_id: int, handle: int, data: bytes, repeats: int = 1) -> None:
+    """Have messages arrive on the stream of a target that nobody answers, and be handled."""
+
+    def send() -> None:
+        for _ in range(repeats):
+            message = mitogen.core.Message(dst_id=0, src_id=context_id, auth_id=context_id, handle=handle, data=data)
+            message.router = session.router
+            session.router._async_route(message, session.router.stream_by_id(context_id))
+
+    session.router.broker.defer_sync(send)
+
+
+def test_what_mitogens_router_does_for_children_is_all_refused() -> None:
+    broker = mitogen.master.Broker(install_watcher=False)
+    try:
+        router = mitogen.master.Router(broker)
+        by_itself = dict(router._handle_map)
+        close_router(router)
+        assert not [handle for handle, known in by_itself.items() if router._handle_map[handle][1] == known[1]]
+        worker = mitogen.master.Router(broker)
+        by_itself = dict(worker._handle_map)
+        close_router(worker, follows_parent=True)
+        left = [handle for handle, known in by_itself.items() if worker._handle_map[handle][1] == known[1]]
+        assert left == [mitogen.core.DEL_ROUTE]
+    finally:
+        broker.shutdown()
+        broker.join()
+
+
+def test_a_target_cannot_say_where_contexts_of_others_are_to_be_found(session: Session, connect: Connect) -> None:
+    hostile = connect("hostile")
+    for ahead in range(1, 20):
+        sent_by(session, hostile.context_id, mitogen.core.ADD_ROUTE, b"%d:mine" % (hostile.context_id + ahead))
+    other = connect("other")
+    sent_by(session, hostile.context_id, mitogen.core.DEL_ROUTE, b"%d" % other.context_id)
+
+    def hang_up(target: Target) -> None:
+        stream = session.router.stream_by_id(target.context_id)
+        session.router.broker.defer_sync(lambda: stream.on_disconnect(session.router.broker))
+
+    hang_up(hostile)
+    assert other.alive and other.call(1, {"op": "ping"}, timeout=30)
+    again = connect("hostile")
+    hang_up(other)
+    sent_by(session, again.context_id, mitogen.core.ADD_ROUTE, b"%d:mine" % other.context_id)
+    assert session.router.stream_by_id(other.context_id) is None
+
+
+def test_a_target_gets_no_numbers_of_contexts(session: Session, connect: Connect) -> None:
+    target = connect("first")
+    before = session.router.id_allocator.allocate()
+    sent_by(session, target.context_id, mitogen.core.ALLOCATE_ID, b"", repeats=100)
+    assert session.router.id_allocator.allocate() == before + 1
+
+
+def test_what_a_target_logs_goes_where_mitogens_messages_go_and_cannot_write_on_a_terminal(
+    session: Session, connect: Connect, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("ansible_mitogen_svc.controller.session.display.debug", told.append)
+    target, before = connect("first"), len(logging.root.manager.loggerDict)
+    sent_by(session, target.context_id, mitogen.core.FORWARD_LOG, b"chosen\x0050\x00\x1b[31mred\nline" + b"x" * 99999)
+    sent_by(session, target.context_id, mitogen.core.FORWARD_LOG, b"no level")
+    assert len(logging.root.manager.loggerDict) == before and not logging.getLogger("mitogen").propagate
+    assert {record.name for record in caplog.records} <= {"mitogen.target"}
+    assert len(told) == 2 and "[31mred line" in told[0] and told[0].isprintable() and len(told[0]) < 3000
 
 
 def test_a_target_cannot_reach_another_target(session: Session, connect: Connect) -> None:

@@ -17,6 +17,7 @@ from ansible_mitogen_svc.controller.identity import Identity, identify, zygote_f
 from ansible_mitogen_svc.controller.target import AGENT, Target, Zygote
 from ansible_mitogen_svc.services.answers import Answer, ZygoteGone
 from ansible_mitogen_svc.services.bootstrap import zygote_arguments
+from ansible_mitogen_svc.services.link import AnswerTimeout
 from ansible_mitogen_svc.statistics import counters
 
 LIMIT = 3
@@ -107,3 +108,50 @@ def test_a_replaced_identity_finishes_what_it_runs_while_another_one_takes_its_p
     assert answers[0].blobs[0] == b"first\n"
     with pytest.raises(ZygoteGone):
         who(target, old)
+
+
+def ask(target: Target, name: str, timeout: float, patience: float = 60.0) -> Answer:
+    """As `zygote_for` asks, without starting what it is told to."""
+    return target.call(AGENT, {"op": "resolve", "identity": name, "patience": patience}, timeout=timeout)
+
+
+def test_an_identity_whose_starter_died_is_started_by_another_task(connect: Callable[[str], Target]) -> None:
+    target = connect("one")
+    known = identity("late")
+    assert ask(target, known.name, 5).header["start"]  # and nothing more is heard of that task
+    with pytest.raises(AnswerTimeout):
+        ask(target, known.name, 0.5)
+    assert ask(target, known.name, 5, patience=0.5).header["start"]
+    with pytest.raises(AnswerTimeout):
+        ask(target, known.name, 0.5)
+
+
+def test_a_task_that_waits_for_a_dead_starter_starts_the_identity_itself(
+    connect: Callable[[str], Target], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ansible_mitogen_svc.controller.identity.ADOPTION_TIMEOUT", -18.0)
+    target = connect("one")
+    known = identity("late")
+    assert ask(target, known.name, 5).header["start"]
+    started = time.monotonic()
+    monkeypatch.setattr(
+        "ansible_mitogen_svc.controller.identity._start", lambda target, identity, shell: ("started", "by itself")
+    )
+    assert zygote_for(target, known, "/bin/sh") == ("started", "by itself")
+    assert 2 <= time.monotonic() - started < 4
+
+
+def test_all_who_wait_for_an_identity_that_is_abandoned_ask_again(connect: Callable[[str], Target]) -> None:
+    target = connect("one")
+    known = identity("refused")
+    assert ask(target, known.name, 5).header["start"]
+    with pytest.raises(AnswerTimeout):
+        ask(target, known.name, 0.5)  # it waits there still, and has given up
+    found: list[object] = []
+    waiting = threading.Thread(target=lambda: found.append(zygote_for(target, known, "/bin/sh")[0]))
+    waiting.start()
+    time.sleep(0.5)
+    assert not found
+    target.cast(AGENT, {"op": "abandon", "identity": known.name, "zygote": 0})
+    waiting.join(30)
+    assert isinstance(found[0], Zygote) and who(target, found[0]).blobs[0] == b"refused\n"

@@ -307,6 +307,8 @@ def test_a_forked_worker_uses_the_connection_of_its_parent(ping: Payload, tmp_pa
                 target = lifecycle.current().connect(local_plan("one"), "host")
                 good = target.context_id == context_id and run(target, ping)["ping"] == "pong"
                 session = lifecycle.current()
+                refused = session.router._handle_map[mitogen.core.GET_RESOURCE][1]
+                good = good and refused.__module__.endswith("closed_router")
                 good = good and session.is_moving(target, 60.0) and not session.is_moving(target, 0.0)
                 lifecycle.close()
                 status = 0 if good else 2

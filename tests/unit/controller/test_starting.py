@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
+import stat
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 
@@ -15,6 +18,7 @@ import mitogen
 import mitogen.parent
 import pytest
 
+from ansible_mitogen_svc.controller import walk_store
 from ansible_mitogen_svc.controller.walk_store import WalkStore
 from ansible_mitogen_svc.services import bootstrap
 
@@ -51,6 +55,23 @@ def test_a_damaged_or_outdated_copy_of_it_is_not_sent(store: WalkStore, tmp_path
     bootstrap._compressed_sections.cache_clear()
     bootstrap._compressed_sections()
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_files_of_others_in_the_directory_of_the_cache_stay_and_so_does_its_mode(tmp_path: pathlib.Path) -> None:
+    place = tmp_path / "project"
+    place.mkdir()
+    place.chmod(0o755)
+    old = time.time() - 10 * walk_store.AGE
+    for name in ("hosts.yml", ".hidden", "a" * 63, "start-" + "b" * 64 + ".txt"):
+        (place / name).write_bytes(bytes(walk_store.LIMIT // 3))
+        os.utime(place / name, (old, old))
+    for name in ("c" * 64, "start-" + "d" * 64, ".start-cccccccccc.12.00ff00ff"):
+        (place / name).write_text("a record of long ago")
+        os.utime(place / name, (old, old))
+    WalkStore(str(place)).put("e" * 64, b"a new one")
+    left = {path.name for path in place.iterdir()}
+    assert left == {"hosts.yml", ".hidden", "a" * 63, "start-" + "b" * 64 + ".txt", "e" * 64}
+    assert stat.S_IMODE(place.stat().st_mode) == 0o755
 
 
 def test_an_agent_comes_up_without_modules_that_nobody_uses() -> None:

@@ -134,6 +134,19 @@ def test_a_command_that_is_silent_for_more_than_a_second_takes_no_longer_than_it
     assert 1.2 < took[-1] < 2
 
 
+def test_who_asks_until_a_command_has_ended_is_told() -> None:
+    script = SCRIPT.replace('module.fail_json = fail', """module.fail_json = fail
+def follow(process):
+    time.sleep(0.3)
+    while process.poll() is None:
+        time.sleep(0.01)
+""").replace('run_command(arguments, **command)', 'run_command(arguments, before_communicate_callback=follow)')
+    asked = json.dumps([{'args': ['sh', '-c', 'exec >&- 2>&-; sleep 0.6']}])
+    done = subprocess.run([sys.executable, '-c', 'import time' + script, str(ROOT), 'light', asked],
+                          capture_output=True, text=True, timeout=20)
+    assert json.loads(done.stdout)[0] == [[0, '', '']], done.stderr
+
+
 def test_functions_of_others_are_called() -> None:
     script = """
 import os, subprocess, sys
