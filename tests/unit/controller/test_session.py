@@ -31,6 +31,7 @@ from ansible_mitogen_svc.controller.target import LOGIN, Target
 from ansible_mitogen_svc.services import exit_watch
 from ansible_mitogen_svc.services.answers import Answer, ZygoteLost
 from ansible_mitogen_svc.services.bootstrap import StartFailure
+from ansible_mitogen_svc.services.connection import ConnectionService
 from ansible_mitogen_svc.services.link import TargetLost
 from tests.unit.controller.conftest import local_plan
 
@@ -224,6 +225,39 @@ def test_a_program_that_fails_with_bytes_that_are_no_text_is_reported_with_its_w
         session.connect(type(plan)(key="rude", name="rude", argv=(b"/bin/sh", b"-c", script)), "host")
     assert (caught.value.returncode, caught.value.stdout) == (42, b"ni\xf1o\n")
     assert caught.value.stderr == b"Zug\xe4nge gesperrt\n"
+
+
+def test_what_a_program_printed_without_an_end_of_line_is_kept_and_costs_no_time(session: Session) -> None:
+    def failure(script: bytes) -> StartFailure:
+        with pytest.raises(StartFailure) as caught:
+            session.connect(dataclasses.replace(local_plan("long"), argv=(b"/bin/sh", b"-c", script)), "host")
+        return caught.value
+
+    assert failure(b"printf 'no end'; exit 42").stdout == b"no end"
+    began = time.process_time()
+    kept = failure(b"head -c 40000000 /dev/zero | tr '\\0' x; echo MITO00; printf end; exit 42").stdout
+    assert kept.endswith(b"x" * 1000 + b"MITO00\nend") and len(kept) < 40_000
+    # Joining all that came with each piece of it took 5 seconds.
+    assert time.process_time() - began < 2
+
+
+def test_a_connection_that_ends_right_after_its_hello_is_no_connection(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greet = ConnectionService._greet
+
+    def greet_and_end(self: ConnectionService, context: Any) -> Any:
+        header = greet(self, context)
+        monkeypatch.undo()
+        stream = self.router.stream_by_id(context.context_id)
+        self.router.broker.defer_sync(lambda: stream.on_disconnect(self.router.broker))
+        return header
+
+    monkeypatch.setattr(ConnectionService, "_greet", greet_and_end)
+    with pytest.raises(StartFailure):
+        session.connect(local_plan("short"), "host")
+    assert not session.connections._contexts and not session.connections._starting
+    assert execute(session.connect(local_plan("short"), "host"), "exit 3").header["rc"] == 3
 
 
 def test_a_failed_connection_is_tried_again_by_the_next_task(session: Session, tmp_path: pathlib.Path) -> None:
