@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import traceback
 from typing import Any
 
 import ansible
@@ -20,7 +21,7 @@ from ansible.utils.display import Display
 from ansible_mitogen_svc.controller import settings as settings_module
 from ansible_mitogen_svc.controller.ahead import ModulesAhead
 from ansible_mitogen_svc.controller.compat import module_walk, variable_files
-from ansible_mitogen_svc.controller.compat.probe import compatibility
+from ansible_mitogen_svc.controller.compat.probe import compatibility, not_understood, warn_once
 from ansible_mitogen_svc.controller.compat.strategy_hooks import StrategyHooks
 from ansible_mitogen_svc.controller.executor import executor_class
 from ansible_mitogen_svc.controller.session import session_lifecycle
@@ -89,14 +90,17 @@ class ProcessParts:
 
 
 @functools.cache
-def process_parts() -> ProcessParts:
-    """The parts of this process. Only called when there is an adapter for this core."""
-    return ProcessParts(compatibility().adapter)
-
-
-@functools.cache
-def _warn_about_core(problem: str) -> None:
-    _display.warning(problem)
+def process_parts() -> ProcessParts | str:
+    """The parts of this process, or why it has none, in words for a warning."""
+    compatible = compatibility()
+    if compatible.adapter is None:
+        return str(compatible.problem)
+    try:
+        return ProcessParts(compatible.adapter)
+    except Exception as error:
+        # What was installed by then changes nothing for core's own workers; they are all that there is in this run.
+        _display.vvv(traceback.format_exc())
+        return not_understood(error)
 
 
 @functools.cache
@@ -127,18 +131,17 @@ class Accelerated(StrategyHooks):
         """Read the settings and make the worker layer. :raises AnsibleOptionsError: a setting does not parse."""
         settings = settings_module.load(self, play)
         settings_module.activate(settings)
-        compatible = compatibility()
-        if compatible.adapter is None:
-            _warn_about_core(str(compatible.problem))
-            return
         parts = process_parts()
+        if isinstance(parts, str):
+            warn_once(parts)
+            return
         parts.use(settings, self.forks)
         parts.run_end.attach(self._tqm)
         parts.layer_parts.adapter.route_display(parts.router)
         variable_files.install(self._loader)
         output.install_streams()
         decider = Decider(
-            compatible.adapter,
+            parts.layer_parts.adapter,
             plugin_trust(settings, self._original_path),
             session_lifecycle.is_ours,
             force_fork=settings.task_workers == "fork",

@@ -2,26 +2,50 @@
 # Copyright: The ansible_mitogen_svc authors
 """Runs the commands of `execute`: forked from the zygote itself, which is small, and replaced by the program.
 
-Used by the zygote's single thread. A command ends when its process does; what it left in the background neither
-delays the answer nor adds to it.
+Used by the zygote's single thread.
+
+Theory of operation
+1. A command writes into two pipes, as under core: what opens /dev/stdout again adds to them instead of emptying them,
+   and no limit of the size of files holds for them. The zygote's event loop reads them into memory.
+2. A command is answered when its process has exited and nobody has the pipes open any more: so a filter in the
+   background (`exec > >(tee -a log)`) has the time to write. For a daemon that keeps them open core would wait as long
+   as it runs; here SILENCE seconds after the exit, or the last output, are the end, and LONGEST seconds after the exit.
+3. What a daemon writes later is read and dropped: a pipe that nobody reads would kill it.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
 import sys
+import time
+from collections import deque
 
 from ansible_mitogen_svc.target import child, process, steps
-from ansible_mitogen_svc.target.slots import Slot
+from ansible_mitogen_svc.target.slots import JobProcess
 from ansible_mitogen_svc.wire import frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, Protocol
 
-    from ansible_mitogen_svc.target.nurseries import Owner
+    class Owner(Protocol):
+        """What the jobs do for the commands."""
+
+        def watch(self, descriptor: int, ready: Any) -> None: ...
+        def unwatch(self, descriptor: int) -> None: ...
+        def later(self, seconds: float, call: Any) -> None: ...
+        def job_ended(self, slot: JobProcess, status: int | None) -> None: ...
+
+SILENCE = 1.0
+"""Seconds without output after which an exited command is answered, though somebody has its pipes open."""
+LONGEST = 30.0
+"""Seconds after its exit in which a command is answered, whatever comes."""
+LEFT_OPEN = 16
+"""Pipes that are read though their commands were answered; each costs a descriptor."""
+_AT_ONCE = 1 << 18
 
 
 class Executions:
@@ -30,41 +54,77 @@ class Executions:
     def __init__(self, directory: str | None, owner: Owner) -> None:
         self._directory = directory
         self._owner = owner
-        self._slots: dict[int, Slot] = {}
+        self._running: dict[int, Command] = {}
+        self._left: deque[Pipe] = deque()
 
     def pids(self) -> list[int]:
         """The commands' processes; each leads a process group."""
-        return list(self._slots)
+        return list(self._running)
 
     def run(self, job: Any, payload: bytes) -> None:
         """Start a command. Raises OSError."""
         ours, theirs = socket.socketpair()
-        slot = Slot(0, ours)
-        slot.job = job
-        try:
-            pid = os.fork()
-        except OSError:
-            slot.close()
-            theirs.close()
-            raise
-        if not pid:
-            self._become(slot, theirs, payload)
-        theirs.close()
-        self._slots[pid] = slot
+        with theirs:
+            command = Command(ours, job)
+            try:
+                command.open_pipes()
+                pid = os.fork()
+            except OSError:
+                command.close()
+                raise
+            if not pid:
+                self._become(command, theirs, payload)
+        self._running[pid] = command
+        for pipe in command.pipes:
+            pipe.close_writing()  # the last writer's end is what tells us that there is no more to come
+            self._owner.watch(pipe.reading, functools.partial(self._hear, command, pipe))
 
     def child_exited(self, pid: int, status: int) -> None:
-        """Answer for a command that ended; other pids are none of ours."""
-        slot = self._slots.pop(pid, None)
-        if slot is not None:
-            slot.receive()  # a step or the exec itself may have failed
-            self._owner.job_ended(slot, status)
-            slot.close()
+        """Take the end of a command's process; other pids are none of ours."""
+        command = self._running.pop(pid, None)
+        if command is not None:
+            command.receive()  # a step or the exec itself may have failed
+            command.status = status
+            command.exited = command.heard = time.monotonic()
+            self._answer_if_ended(command)
 
-    def _become(self, slot: Slot, theirs: socket.socket, payload: bytes) -> NoReturn:
+    def _hear(self, command: Command, pipe: Pipe) -> None:
+        if pipe.read():
+            command.heard = time.monotonic()
+        elif pipe.ended:
+            self._close(pipe)
+            self._answer_if_ended(command)
+
+    def _close(self, pipe: Pipe) -> None:
+        self._owner.unwatch(pipe.reading)
+        pipe.close()
+        if pipe in self._left:
+            self._left.remove(pipe)
+
+    def _answer_if_ended(self, command: Command) -> None:
+        """Answer for a command, or look at it again when it has been silent for long enough."""
+        if command.status is None or command.answered:
+            return
+        left = command.open_ones()
+        patience = command.patience() if left else 0.0
+        if patience > 0:
+            self._owner.later(patience, functools.partial(self._answer_if_ended, command))
+            return
+        command.answered = True
+        self._owner.job_ended(command, command.status)
+        command.wire.close()
+        for pipe in left:
+            pipe.drop()
+            self._left.append(pipe)
+        while len(self._left) > LEFT_OPEN:
+            self._close(self._left[0])
+
+    def _become(self, command: Command, theirs: socket.socket, payload: bytes) -> NoReturn:
         wire = process.Wire(theirs)
         try:
             # Everything else is close-on-exec.
-            child.become_child(os.open(os.devnull, os.O_RDWR), slot.output, slot.errors, ())
+            output, errors = (pipe.writing for pipe in command.pipes)
+            child.become_child(os.open(os.devnull, os.O_RDWR), output, errors, ())
             header, blobs = frames.unpack_payload(payload)
             child.prepare(header, blobs, self._directory)
             if blobs and blobs[0]:
@@ -82,3 +142,78 @@ class Executions:
             except OSError:
                 sys.excepthook(*sys.exc_info())
         os._exit(127)
+
+
+class Command(JobProcess):
+    """A command's process and its output. `status` is None while it runs."""
+
+    def __init__(self, sock: socket.socket, job: Any) -> None:
+        super().__init__(sock)
+        self.job = job
+        self.pipes: list[Pipe] = []
+        """Of stdout and stderr."""
+        self.status: int | None = None
+        self.exited = self.heard = 0.0
+        """When the process ended, and when there was output since."""
+        self.answered = False
+
+    def open_pipes(self) -> None:
+        """Make the pipes. Raises OSError; what was made until then is left to `close`."""
+        for _ in range(2):
+            self.pipes.append(Pipe())
+
+    def open_ones(self) -> list[Pipe]:
+        """Return the pipes somebody may still write to."""
+        return [pipe for pipe in self.pipes if not pipe.ended]
+
+    def patience(self) -> float:
+        """Return the seconds to wait for more output of an exited command."""
+        return min(self.heard + SILENCE, self.exited + LONGEST) - time.monotonic()
+
+    def blobs(self) -> list[bytes]:
+        frames.check_length(sum(pipe.size for pipe in self.pipes))
+        return [bytes(pipe.content) for pipe in self.pipes]
+
+    def close(self) -> None:
+        """Give back everything, of a command that could not be started."""
+        self.wire.close()
+        for pipe in self.pipes:
+            pipe.close_writing()
+            pipe.close()
+
+
+class Pipe:
+    """What a command writes to one of its streams: in memory, but for what is too much to be sent."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        os.set_blocking(self.reading, False)
+        self.content = bytearray()
+        self.size = 0
+        self.ended = False
+        self._dropped = False
+
+    def read(self) -> bool:
+        """Take something of what came, if anything did."""
+        try:
+            data = os.read(self.reading, _AT_ONCE)
+        except BlockingIOError:
+            return False
+        self.ended = not data
+        if not self._dropped:
+            self.size += len(data)
+            if self.size <= frames.MAX_PAYLOAD:
+                self.content += data
+        return bool(data)
+
+    def drop(self) -> None:
+        """Forget what came, and what comes."""
+        self._dropped = True
+        self.content = bytearray()
+
+    def close_writing(self) -> None:
+        """Close the end that is the command's."""
+        os.close(self.writing)
+
+    def close(self) -> None:
+        os.close(self.reading)

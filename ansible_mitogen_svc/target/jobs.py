@@ -23,7 +23,7 @@ from collections import deque
 from ansible_mitogen_svc.target import child, nurseries, nursery, process
 from ansible_mitogen_svc.target.catalogue import Catalogue
 from ansible_mitogen_svc.target.execution import Executions
-from ansible_mitogen_svc.target.slots import JobZips, Slot
+from ansible_mitogen_svc.target.slots import JobProcess, JobZips, Slot
 from ansible_mitogen_svc.wire.frames import FrameError
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ LEAST_CHILDREN = 4
 CHILD_BYTES = 16 << 20
 """A job more is started only while this much memory per job is available."""
 DESCRIPTORS = 4
-"""What the zygote has open for a job: its socket, its payload, its output."""
+"""What the zygote has open for a job: its socket, its payload, its output (or the ends of two pipes)."""
 OTHER_DESCRIPTORS = 64
 """What it leaves free for nurseries, builders and files."""
 
@@ -76,6 +76,7 @@ class Jobs:
         self.ask = ask
         self.watch = loop.watch
         self.unwatch = loop.unwatch
+        self.later = loop.later
         self._interpreter = nurseries.interpreter()
         self._zips = JobZips(store)
         self._nurseries = nurseries.Nurseries(self._zips, directory, self)
@@ -192,7 +193,7 @@ class Jobs:
             except FrameError as error:
                 self._reply(job.call_id, _unsendable(error))
 
-    def _answer_with_output(self, job: Job, slot: Slot, rc: int, number: int | None) -> None:
+    def _answer_with_output(self, job: Job, slot: JobProcess, rc: int, number: int | None) -> None:
         header: dict[str, Any] = {'rc': rc, 'signal': number, 'elapsed': round(time.monotonic() - job.started, 6)}
         try:
             blobs = slot.blobs()
@@ -205,7 +206,7 @@ class Jobs:
         if nurseries.interpreter() != self._interpreter:
             raise InterpreterChanged(f'{sys.executable} was replaced since this zygote started')
 
-    def job_ended(self, slot: Slot, status: int | None) -> None:
+    def job_ended(self, slot: JobProcess, status: int | None) -> None:
         """Answer a job whose child answered, exited, or was lost."""
         job = slot.job
         self._running.pop(id(job), None)

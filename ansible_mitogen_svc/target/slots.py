@@ -98,22 +98,15 @@ class JobZips:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-class Slot:
-    """One child: `job` is None while it is the spare. `sock` is the zygote's end, `nursery` the pid of its maker."""
+class JobProcess:
+    """What the zygote has of a process that runs jobs: its end of a socket, the job, and the answer that came."""
 
-    def __init__(self, number: int, sock: socket.socket, nursery: int = 0) -> None:
-        self.number = number
-        self.nursery = nursery
+    nursery = 0
+    """The pid of its maker; 0: the zygote."""
+
+    def __init__(self, sock: socket.socket) -> None:
         self.wire = process.Wire(sock)
-        self.output = process.anonymous_file()
-        try:
-            self.errors = process.anonymous_file()
-        except OSError:
-            os.close(self.output)
-            raise
-        self.payload: int | None = None
         self.job: Any = None
-        self.zip: int | None = None
         self.answer: dict[str, Any] | None = None
 
     def receive(self) -> bool:
@@ -126,6 +119,27 @@ class Slot:
             return True
         return False
 
+    def blobs(self) -> list[bytes]:
+        """Return what the job wrote to stdout and stderr so far. Raises FrameError where that is too much to send."""
+        raise NotImplementedError
+
+
+class Slot(JobProcess):
+    """One child: `job` is None while it is the spare. `sock` is the zygote's end, `nursery` the pid of its maker."""
+
+    def __init__(self, number: int, sock: socket.socket, nursery: int = 0) -> None:
+        super().__init__(sock)
+        self.number = number
+        self.nursery = nursery
+        self.output = process.anonymous_file()
+        try:
+            self.errors = process.anonymous_file()
+        except OSError:
+            os.close(self.output)
+            raise
+        self.payload: int | None = None
+        self.zip: int | None = None
+
     def begun(self) -> bool:
         """Say whether the child may have begun the job it was sent."""
         return self.payload is None or os.lseek(self.payload, 0, os.SEEK_CUR) != 0
@@ -135,7 +149,6 @@ class Slot:
         return b'' if self.payload is None else process.read_whole(self.payload)
 
     def blobs(self) -> list[bytes]:
-        """Return what the job wrote to stdout and stderr so far. Raises FrameError where that is too much to send."""
         frames.check_length(sum(os.fstat(descriptor).st_size for descriptor in (self.output, self.errors)))
         return [process.read_whole(self.output), process.read_whole(self.errors)]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from collections import deque
 
 from ansible_mitogen_svc.wire import frames
@@ -24,11 +25,12 @@ _AT_ONCE = select.PIPE_BUF
 
 
 class EventLoop:
-    """Calls back what is readable; `write_to` gets the rest of the output."""
+    """Calls back what is readable, and what is due; `turn` writes the rest of the output."""
 
     def __init__(self) -> None:
         self._poll = select.poll()
         self._ready: dict[int, Callable[[], None]] = {}
+        self._due: list[tuple[float, Callable[[], None]]] = []
 
     def watch(self, descriptor: int, ready: Callable[[], None]) -> None:
         """Call `ready` whenever a descriptor is readable or at its end, until `unwatch`."""
@@ -40,13 +42,30 @@ class EventLoop:
         if self._ready.pop(descriptor, None) is not None:
             self._poll.unregister(descriptor)
 
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call once when that time has passed."""
+        self._due.append((time.monotonic() + seconds, call))
+
+    def _patience(self) -> float | None:
+        """Return the milliseconds until something is due."""
+        if not self._due:
+            return None
+        return max(0.0, min(moment for moment, _ in self._due) - time.monotonic()) * 1000
+
+    def _call_due(self) -> None:
+        now = time.monotonic()
+        due = [call for moment, call in self._due if moment <= now]
+        self._due = [each for each in self._due if each[0] > now]
+        for call in due:
+            call()
+
     def turn(self, output: FrameOutput) -> None:
         """Wait for something and handle it. Raises StreamBroken."""
         stream = output.descriptor
         waiting = output.pending()
         if waiting:
             self._poll.register(stream, select.POLLOUT | (select.POLLIN if stream in self._ready else 0))
-        found = self._poll.poll()
+        found = self._poll.poll(self._patience())
         if waiting and stream in self._ready:
             self._poll.register(stream, select.POLLIN)
         elif waiting:
@@ -57,6 +76,8 @@ class EventLoop:
             ready = self._ready.get(descriptor)
             if ready is not None and events & ~select.POLLOUT:
                 ready()
+        if self._due:
+            self._call_due()
 
 
 class StreamBroken(BaseException):

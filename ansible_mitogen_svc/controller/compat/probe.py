@@ -1,22 +1,30 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Chooses the adapter for the ansible-core that is running. Called once, by the strategy mixin, in the main thread."""
+"""Chooses the adapter for the ansible-core that is running. Called once, by the strategy mixin, in the main thread.
+
+Much of ours uses private names of core's while it is imported, so this file uses none: it can say what another core
+lacks where nothing else can be imported (`loading.py`).
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import inspect
+import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ansible.release import __version__ as core_version
+from ansible.utils.display import Display
 
 if TYPE_CHECKING:
     from ansible_mitogen_svc.controller.compat.adapter import CoreAdapter
 
 RAW = (2, 19), (2, 20)
 UNIFIED = (2, 21), (2, 22)
+#: Whose names may change from one version to the next.
+_CHANGING = ("ansible", "jinja2")
 
 #: (module, dotted name, parameters that must exist)
 Names = tuple[tuple[str, str, frozenset[str]], ...]
@@ -95,31 +103,65 @@ def missing_names(names: Names | None = None) -> list[str]:
             found: Any = importlib.import_module(module_name)
             for part in dotted.split("."):
                 found = getattr(found, part)
-        except (ImportError, AttributeError):
+            lacking = parameters - set(inspect.signature(found).parameters) if parameters else frozenset()
+        except (ImportError, AttributeError, TypeError, ValueError):
             missing.append(f"{module_name}.{dotted}")
-            continue
-        if parameters:
-            lacking = parameters - set(inspect.signature(found).parameters)
+        else:
             missing.extend(f"{module_name}.{dotted}({name})" for name in sorted(lacking))
     return missing
+
+
+def is_known() -> bool:
+    """Whether this is a core that we were tested with."""
+    return parse_version(core_version) in RAW + UNIFIED
+
+
+def is_about_core(error: Exception) -> bool:
+    """Whether `error` says that a module, or a name in one, of core's or of Jinja's is missing."""
+    about = getattr(error, "obj", None)
+    if isinstance(error, ImportError):
+        module = error.name
+    else:
+        module = getattr(about, "__name__" if isinstance(about, types.ModuleType) else "__module__", None)
+    return isinstance(error, (ImportError, AttributeError)) and str(module).partition(".")[0] in _CHANGING
+
+
+def not_understood(detail: Exception | str) -> str:
+    """The warning that this core is not understood, as `detail` shows."""
+    said = f"{type(detail).__name__}: {detail}" if isinstance(detail, Exception) else detail
+    return (
+        f"ansible_mitogen.svc does not know ansible-core {core_version} ({said}): tasks run in core's own worker "
+        "processes over core's own connections for this run. Update the collection ansible_mitogen.svc."
+    )
+
+
+@functools.cache
+def warn_once(problem: str) -> None:
+    """Say once per process that core's own way is taken."""
+    Display().warning(problem)
 
 
 @functools.cache
 def compatibility() -> Compatibility:
     """The adapter for this process's ansible-core."""
+    missing = [] if is_known() else missing_names()
     version = parse_version(core_version)
-    if version in RAW:
-        from ansible_mitogen_svc.controller.compat.raw_results import RawResultsAdapter
-
-        return Compatibility(RawResultsAdapter())
-    missing = [] if version in UNIFIED else missing_names()
     if version < RAW[0] or missing:
         detail = f"it lacks {', '.join(missing[:3])}" if missing else "it is older than 2.19"
-        return Compatibility(
-            None,
-            f"ansible_mitogen.svc does not know ansible-core {core_version} ({detail}): tasks run in core's own worker "
-            "processes over core's own connections for this run. Update the collection ansible_mitogen.svc.",
-        )
+        return Compatibility(None, not_understood(detail))
+    try:
+        return Compatibility(_adapter(raw=version in RAW))
+    except (ImportError, AttributeError) as error:
+        if not is_about_core(error):
+            raise
+        return Compatibility(None, not_understood(error))
+
+
+def _adapter(raw: bool) -> CoreAdapter:
+    if raw:
+        from ansible_mitogen_svc.controller.compat.raw_results import RawResultsAdapter
+
+        return RawResultsAdapter()
     from ansible_mitogen_svc.controller.compat.unified_results import UnifiedResultsAdapter
 
-    return Compatibility(UnifiedResultsAdapter())
+    return UnifiedResultsAdapter()

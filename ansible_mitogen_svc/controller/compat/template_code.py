@@ -13,7 +13,8 @@ Theory of operation
    made from is the same in all of core's environments; `KNOWN` says of which sources that was found.
 4. An expression is parsed by Jinja each time, and only then looked up: there Jinja compiles nodes, not a text.
 
-Checked on ansible-core 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1 with Jinja 3.1.6. With other sources nothing is replaced.
+Checked on ansible-core 2.19.14, 2.20.10, 2.21.5 and 2.22.0rc1 with Jinja 3.1.6. With other sources, or
+where they cannot be read, nothing is replaced.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ import threading
 from types import CodeType
 from typing import Any
 
-from ansible._internal._templating import _jinja_bits
-
 #: Digest of the sources of what `_made_from` lists.
 KNOWN = frozenset({"034efd7cb39aff3f"})
 #: Templates remembered; all are forgotten when there are more.
@@ -34,7 +33,6 @@ KEPT = 4096
 _REFERENCE = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*|\[\d+\])*"
 _EXPRESSION = re.compile(_REFERENCE, re.ASCII)
 _TEMPLATE = re.compile(rf"[^{{}}%#\\]*(?:\{{\{{ ?{_REFERENCE} ?\}}\}}[^{{}}%#\\]*)+", re.ASCII)
-_FIELDS = tuple(_jinja_bits._TEMPLATE_OVERRIDE_FIELD_NAMES)
 
 _Key = tuple[Any, ...]
 
@@ -49,8 +47,8 @@ _codes: dict[_Key, CodeType] = {}
 _expression = _Expression()
 
 
-def _made_from() -> tuple[Any, ...]:
-    own = _jinja_bits.AnsibleEnvironment
+def _made_from(bits: Any) -> tuple[Any, ...]:
+    own = bits.AnsibleEnvironment
     jinja = next(each for each in own.__mro__ if each.__module__ == "jinja2.environment")
     return (
         jinja.compile,
@@ -61,39 +59,46 @@ def _made_from() -> tuple[Any, ...]:
         own._compile,
         own.compile_expression,
         own.from_string,
-        _jinja_bits.AnsibleCodeGenerator,
-        _jinja_bits.AnsibleLexer,
-        _jinja_bits._TemplateCompileContext,
+        bits.AnsibleCodeGenerator,
+        bits.AnsibleLexer,
+        bits._TemplateCompileContext,
     )
 
 
 def install() -> bool:
     """Install the memory; whether this core and this Jinja are known. Doing it again changes nothing."""
-    environment = _jinja_bits.AnsibleEnvironment
-    if "compile" in vars(environment):
-        return True
-    text = "".join(map(inspect.getsource, _made_from()))
-    if hashlib.sha256(text.encode()).hexdigest()[:16] not in KNOWN or environment._debuggable_template_source:
+    try:
+        from ansible._internal._templating import _jinja_bits
+
+        environment = _jinja_bits.AnsibleEnvironment
+        if "compile" in vars(environment):
+            return True
+        text = "".join(map(inspect.getsource, _made_from(_jinja_bits)))
+        fields = tuple(_jinja_bits._TEMPLATE_OVERRIDE_FIELD_NAMES)
+        debugs = environment._debuggable_template_source
+    except (AttributeError, ImportError, OSError, StopIteration, TypeError):
+        return False  # something has another name or form, or was installed without its sources
+    if hashlib.sha256(text.encode()).hexdigest()[:16] not in KNOWN or debugs:
         return False
-    environment.compile = _compiling(environment.compile)
+    environment.compile = _compiling(environment.compile, fields)
     environment.compile_expression = _compiling_expressions(environment.compile_expression)
     return True
 
 
-def _key(environment: Any, kind: str, text: str) -> _Key:
-    fields = [getattr(environment, name) for name in _FIELDS]
+def _key(environment: Any, fields: tuple[str, ...], kind: str, text: str) -> _Key:
+    values = [getattr(environment, name) for name in fields]
     # str() drops tags: what core knows of a text's origin is not in its code.
-    return (kind, str.__str__(text), type(environment), tuple(environment.extensions), *fields)
+    return (kind, str.__str__(text), type(environment), tuple(environment.extensions), *values)
 
 
-def _compiling(core: Any) -> Any:
+def _compiling(core: Any, fields: tuple[str, ...]) -> Any:
     def compile(self: Any, source: Any, *arguments: Any, **keywords: Any) -> Any:
         key = None
         if not arguments and not keywords:
             if isinstance(source, str):
-                key = _key(self, "template", source) if _TEMPLATE.fullmatch(source) else None
+                key = _key(self, fields, "template", source) if _TEMPLATE.fullmatch(source) else None
             elif _expression.text is not None:
-                key = _key(self, "expression", _expression.text)
+                key = _key(self, fields, "expression", _expression.text)
         if key is None:
             return core(self, source, *arguments, **keywords)
         code = _codes.get(key)

@@ -45,6 +45,43 @@ def test_a_newer_core_without_them_runs_as_if_we_were_not_there(lab: Lab) -> Non
     assert not run.statistics
 
 
+def test_a_newer_core_without_a_name_that_our_own_import_needs_is_left_alone_with_one_warning(lab: Lab) -> None:
+    run = lab.run(
+        lab.write(PLAY),
+        OURS + "linear",
+        hosts=2,
+        TEST_CORE_VERSION="2.99.0",
+        TEST_CORE_RENAMED="DeferredWarningContext",
+    )
+    assert run.returncode == 0, run.output
+    assert run.output.count("does not know ansible-core 2.99.0") == 1 and "DeferredWarningContext" in run.output
+    assert "Traceback" not in run.output
+    assert set(run.results("first")) == set(run.results("second")) == {"h01", "h02"}
+    assert not run.statistics
+
+
+@pytest.mark.skipif(parse_version(core_version) in RAW, reason="as above")
+def test_a_newer_core_with_other_names_around_templates_is_used_without_the_memory_of_their_code(lab: Lab) -> None:
+    run = lab.run(
+        lab.write(PLAY),
+        OURS + "linear",
+        hosts=2,
+        TEST_CORE_VERSION="2.99.0",
+        TEST_CORE_RENAMED="AnsibleLexer",
+    )
+    assert run.returncode == 0 and "does not know" not in run.output and "Traceback" not in run.output, run.output
+    assert forced or set(run.tasks) == {"thread", "inline"}
+
+
+def test_a_core_that_fails_while_we_prepare_it_is_left_alone_with_one_warning(lab: Lab) -> None:
+    run = lab.run(lab.write(PLAY), OURS + "linear", hosts=2, TEST_CORE_RENAMED="get_with_context")
+    assert run.returncode == 0, run.output
+    assert run.output.count(f"does not know ansible-core {core_version}") == 1
+    assert "Traceback" not in run.output
+    assert set(run.results("first")) == set(run.results("second")) == {"h01", "h02"}
+    assert not run.statistics
+
+
 @pytest.fixture
 def sshd() -> Iterator[LoopbackSshd]:
     """An sshd on 127.0.0.1."""

@@ -8,6 +8,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 SCRIPT = """
 import sys
@@ -60,3 +62,32 @@ def test_results_and_errors_are_those_of_core_and_plain_templates_are_compiled_o
     remembered, fewer = rendered("remember")
     assert remembered == plain and plain.count("\n") == 5 * (15 * 2 + 6)
     assert fewer < compiled / 2
+
+
+BROKEN = """
+import inspect, sys
+import jinja2
+from ansible._internal._templating import _jinja_bits
+from ansible_mitogen_svc.controller.compat import template_code
+def unreadable(*_):
+    raise OSError("could not get source code")
+core = _jinja_bits.AnsibleEnvironment.compile
+exec(sys.argv[1])
+assert not template_code.install() and _jinja_bits.AnsibleEnvironment.compile is core
+"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "del jinja2.Environment._generate",
+        "del _jinja_bits.AnsibleLexer",
+        "del _jinja_bits._TEMPLATE_OVERRIDE_FIELD_NAMES",
+        "inspect.getsource = unreadable",
+        "_jinja_bits.AnsibleLexer = 7",
+    ],
+)
+def test_where_core_or_jinja_has_another_form_or_no_sources_nothing_is_replaced(change: str) -> None:
+    command = [sys.executable, "-c", BROKEN, change]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
