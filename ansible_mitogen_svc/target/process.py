@@ -8,6 +8,7 @@ Used in the zygote, its nurseries, job children and builders; all of them are si
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import signal
@@ -41,13 +42,7 @@ def set_title(title: str) -> None:
 
 def anonymous_file(data: bytes = b'') -> int:
     """Return a descriptor (close-on-exec) of a new nameless file which holds `data`. Raises OSError."""
-    if hasattr(os, 'memfd_create'):
-        descriptor = os.memfd_create('ansible_mitogen_svc', os.MFD_CLOEXEC)
-    else:
-        import tempfile
-
-        descriptor, path = tempfile.mkstemp(prefix='ansible_mitogen_svc_')
-        os.unlink(path)
+    descriptor = _nameless_file()
     view = memoryview(data)
     try:
         while view:
@@ -57,6 +52,21 @@ def anonymous_file(data: bytes = b'') -> int:
         raise
     if data:
         os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _nameless_file() -> int:
+    if hasattr(os, 'memfd_create'):
+        try:
+            return os.memfd_create('ansible_mitogen_svc', os.MFD_CLOEXEC)
+        except OSError as error:
+            # A kernel before 3.17, or a container whose filter of system calls does not know it.
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
+                raise
+    import tempfile
+
+    descriptor, path = tempfile.mkstemp(prefix='ansible_mitogen_svc_')
+    os.unlink(path)
     return descriptor
 
 
