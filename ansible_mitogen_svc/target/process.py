@@ -216,6 +216,14 @@ def leave_directory() -> str | None:
     return directory
 
 
+class Garbled(EOFError):
+    """What came is no message: somebody else writes to the socket, and nothing behind it can be trusted."""
+
+
+LONGEST = 16 << 20
+"""Bytes after which what has no end is no message."""
+
+
 class Wire:
     """JSON messages with descriptors over one end of a local stream socket; `send` blocks, `receive` if told to."""
 
@@ -238,7 +246,7 @@ class Wire:
             self.socket.sendall(data)
 
     def receive(self, block: bool = False) -> list[tuple[dict[str, Any], list[int]]]:
-        """Return the messages that came, with their descriptors. Raises EOFError at the end, OSError."""
+        """Return the messages that came, with their descriptors. Raises EOFError at the end, Garbled, OSError."""
         messages: list[tuple[dict[str, Any], list[int]]] = []
         while True:
             try:
@@ -248,10 +256,11 @@ class Wire:
             while b'\n' in self._text:
                 line, _, rest = bytes(self._text).partition(b'\n')
                 self._text = bytearray(rest)
-                message = json.loads(line)
-                count = message.pop('fds')
+                message, count = _message(line)
                 messages.append((message, self._descriptors[:count]))
                 del self._descriptors[:count]
+            if len(self._text) > LONGEST:
+                raise Garbled
             if messages or not block:
                 return messages
 
@@ -271,3 +280,15 @@ class Wire:
 
     def close(self) -> None:
         self.socket.close()
+
+
+def _message(line: bytes) -> tuple[dict[str, Any], int]:
+    """Return a message and how many descriptors came with it. Raises Garbled."""
+    try:
+        message = json.loads(line)
+        count = message.pop('fds')
+    except (ValueError, AttributeError, TypeError, LookupError, RecursionError):
+        raise Garbled from None
+    if not isinstance(count, int) or count < 0:
+        raise Garbled
+    return message, count

@@ -18,14 +18,15 @@ Theory of operation
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 
 from ansible_mitogen_svc.target import process
 from ansible_mitogen_svc.wire import frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from typing import Any
 
     from ansible_mitogen_svc.target.store import Store
@@ -120,8 +121,16 @@ class Slot:
         """Take the child's answer if it came; True when no more will come."""
         try:
             for message, _ in self.wire.receive():
+                if not _is_answer(message):
+                    raise process.Garbled
                 self.answer = message
                 return True
+        except process.Garbled:
+            # The module wrote to a descriptor that is not its own. Its exit status tells the rest, and what it writes
+            # there from now on fails, as it does where there is no such descriptor.
+            with contextlib.suppress(OSError):
+                self.wire.socket.shutdown(socket.SHUT_RDWR)
+            return True
         except (EOFError, OSError):
             return True
         return False
@@ -145,3 +154,10 @@ class Slot:
         os.close(self.errors)
         if self.payload is not None:
             os.close(self.payload)
+
+
+def _is_answer(message: dict[str, Any]) -> bool:
+    """Say whether a message is what a child sends at its end."""
+    if 'error' in message:
+        return isinstance(message['error'], dict) and isinstance(message.get('failed_step', 0), int)
+    return isinstance(message.get('rc'), int)

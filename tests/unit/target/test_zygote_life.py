@@ -656,6 +656,31 @@ def test_a_job_whose_output_is_too_large_to_be_sent_costs_no_other_its_answer(
         assert json.loads(zygote.wait(running).blobs[0])['slept']
 
 
+@pytest.mark.parametrize(
+    'data', [b'a line\n', b'[1]\n', b'{"fds": 0}\n', b'{"ready": 1, "fds": 0}\n', b'[' * 90000 + b'\n'])
+def test_code_that_writes_to_our_own_descriptors_while_it_is_imported_costs_no_more_than_its_own_jobs(
+        data: bytes, pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
+    sleeper = build(pair[1], 'svc_sleeps', seconds=1.0)
+    path = 'ansible/module_utils/common/validation.py'
+    source = sleeper.files[json.loads(sleeper.manifest_text)[path]]
+    writer = sleeper.with_files({path: source + WRITER.format(data=data).encode()})
+    for module in (sleeper, writer):
+        zygote.install(module)
+    running = zygote.start_module(sleeper)
+    assert zygote.run(writer).header['error']['type'] == 'BaseSetFailed'
+    assert json.loads(zygote.wait(running).blobs[0])['slept']
+
+
+WRITER = '''
+import os
+for _descriptor in range(3, 30):
+    try:
+        os.write(_descriptor, {data!r})
+    except OSError:
+        pass
+'''
+
+
 def test_nonsense_requests_get_an_error_and_harm_nothing(
         pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
     for header in ({}, {'op': 'dance'}, {'op': 'run'}, {'op': 'run', 'manifest': '../../etc'},
