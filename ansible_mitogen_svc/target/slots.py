@@ -23,6 +23,7 @@ import os
 import socket
 
 from ansible_mitogen_svc.target import process
+from ansible_mitogen_svc.target.private_place import is_own_directory
 from ansible_mitogen_svc.wire import frames
 
 TYPE_CHECKING = False
@@ -58,8 +59,8 @@ class JobZips:
             number += 1
         source = self._store.zip_path(identity)
         try:
-            if not os.path.isdir(self._directory):
-                os.makedirs(self._directory, 0o700)  # somebody emptied the store
+            if not is_own_directory(self._directory):
+                self._directory = self._store.make_jobs_directory()  # somebody emptied the store
             self._taken[number] = self._linked(source, number)
         except FileNotFoundError:
             raise
@@ -95,7 +96,7 @@ class JobZips:
         """Remove the directory."""
         import shutil
 
-        for directory in (self._directory, *self._left):
+        for directory in filter(is_own_directory, (self._directory, *self._left)):
             shutil.rmtree(directory, ignore_errors=True)
 
 

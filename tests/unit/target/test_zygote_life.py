@@ -183,6 +183,26 @@ def test_a_job_survives_the_removal_of_the_whole_store(
         assert reply.header.get('rc') == 0, reply.header
 
 
+@pytest.mark.parametrize('instead', [True, False], ids=['with another in its place', 'removed'])
+def test_a_job_survives_the_loss_of_a_temporary_store_and_writes_nothing_where_it_was(
+        instead: bool, pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    import shutil
+    ping, scratch, theirs = build(pair[1], 'ping'), tmp_path / 'scratch', tmp_path / 'theirs'
+    for path in (scratch, theirs):
+        path.mkdir()
+    with ZygoteProcess(pair[0], '/nonexistent/store', {'TMPDIR': str(scratch)}) as zygote:
+        zygote.offer(ping)
+        zygote.run(ping)
+        old, = scratch.iterdir()
+        shutil.rmtree(old)
+        if instead:
+            old.symlink_to(theirs)
+        assert [zygote.run(ping).header.get('rc') for _ in range(2)] == [0, 0]
+        assert len(list(scratch.iterdir())) == 1 + instead and old.exists() == instead
+        assert list(theirs.iterdir()) == []
+    assert list(scratch.iterdir()) == [old] * instead
+
+
 # Jobs
 
 def test_a_spare_child_is_used_even_for_code_that_came_after_it(
