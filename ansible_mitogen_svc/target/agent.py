@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import termios
 import time
@@ -43,11 +44,14 @@ from ansible_mitogen_svc.target.zygote_stream import (
     Nobody,
     Sequel,
     ZygoteStream,
+    reap,
 )
 from ansible_mitogen_svc.wire import frames, transfer
 
 #: Zygotes beside the login user's when the controller names no limit.
 IDENTITIES = 20
+#: Seconds that zygotes may take to end when the agent does, which nobody waits for.
+REAPING = 2.0
 MODULE_CACHE = "ansible_mitogen_svc.services.module_cache.ModuleCacheService"
 
 
@@ -348,6 +352,8 @@ class AgentContext(mitogen.core.ExternalContext):
         super().__init__(config)
         self._login = (pid, socket_)
         self._sections = sections
+        self.agent: Agent | None = None
+        self.main_ended = False
 
     def _reap_first_stage(self):
         # mitogen waits for its first stage here; the only child of this process is the zygote.
@@ -371,6 +377,13 @@ class AgentContext(mitogen.core.ExternalContext):
         reader, writer = os.fdopen(descriptor, "rb", 0), os.fdopen(os.dup(descriptor), "wb", 0)
         agent.add(reader, writer, "zygote.login", pid, adopted=True)
 
+    def _on_broker_exit(self):
+        # All streams are closed by now, so the zygotes are about to end.
+        if self.agent is not None:
+            reap(list(self.agent.zygotes.values()), REAPING)
+        if not self.main_ended:
+            super()._on_broker_exit()
+
 
 def run(config, pid, socket_, sections):
     """Run the agent until the controller goes away. `pid`, `socket_`: the login zygote; `sections`: see boot.py."""
@@ -378,4 +391,8 @@ def run(config, pid, socket_, sections):
     try:
         context.main()
     finally:
-        context.agent.transfers.close()
+        if context.agent is not None:
+            context.agent.transfers.close()
+        context.main_ended = True
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # mitogen sends one 50 ms after the end of a local connection
+        context.broker.join()

@@ -129,6 +129,8 @@ class Catalogue:
 
     def recall(self, identity: str, whole: bool = False) -> Bundle | None:
         """Return a usable bundle from memory or disk."""
+        if not self.store.is_ours():
+            return None  # the builder will say so, and the store move
         bundle = self._bundles.get(identity)
         if bundle is None:
             bundle = open_bundle(identity, self.store.read_bundle(identity)) if frames.is_sha256(identity) else None
@@ -278,7 +280,7 @@ class Catalogue:
             self._base = None
         if data[:1] == b'M':
             self._fetch(arrival, json.loads(data[1:]))
-        elif data[:1] == b'O' and not self.store.ephemeral:
+        elif data[:1] == b'O' and not (self.store.ephemeral and self.store.is_ours()):
             # A full disk, a quota, a home that went away: core would have used the temporary directory all along.
             try:
                 self.store.relocate()

@@ -185,7 +185,8 @@ def _module_arguments(header: dict[str, Any], blobs: list[bytes]) -> dict[str, A
         sys.executable = header['executable']
     arguments = dict(header.get('arguments') or {})
     if 'secrets' in arguments:
-        arguments['secrets'] = frozenset(arguments['secrets'])  # 2.22 declares a frozenset; JSON has none
+        secrets = arguments['secrets']  # 2.22 declares a frozenset; JSON has none, payload.py tags a list
+        arguments['secrets'] = frozenset(secrets['frozenset'] if isinstance(secrets, dict) else secrets)
     arguments.update(module_fqn=header['module'], json_params=blobs[0])
     return arguments
 

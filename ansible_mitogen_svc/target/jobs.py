@@ -24,6 +24,7 @@ from ansible_mitogen_svc.target import child, nurseries, nursery, process
 from ansible_mitogen_svc.target.catalogue import Catalogue
 from ansible_mitogen_svc.target.execution import Executions
 from ansible_mitogen_svc.target.slots import JobProcess, JobZips, Slot
+from ansible_mitogen_svc.target.steps import TemporaryDirectories
 from ansible_mitogen_svc.wire.frames import FrameError
 
 TYPE_CHECKING = False
@@ -81,6 +82,7 @@ class Jobs:
         self._zips = JobZips(store)
         self._nurseries = nurseries.Nurseries(self._zips, directory, self)
         self._executions = Executions(directory, self)
+        self.directories = TemporaryDirectories()
         self.catalogue = Catalogue(store, self._nurseries, self)
         self._last = store.last()
         self._waiting: deque[Job] = deque()
@@ -152,6 +154,7 @@ class Jobs:
             except BaseException:
                 del self._running[id(job)]
                 raise
+            self.directories.expect(job, job.header.get('steps'))
             return True
         self.check_interpreter()
         bundle = self.catalogue.find(job.header['manifest'])
@@ -172,6 +175,7 @@ class Jobs:
             return False
         job.payload = b''
         self._running[id(job)] = job
+        self.directories.expect(job, job.header.get('steps'))
         # After the job was sent: forking the next child must not delay this one. Many a host gets one job only.
         if self._done or len(self._running) > 1:
             self._nurseries.look_ahead(link, bundle)
@@ -210,6 +214,7 @@ class Jobs:
         """Answer a job whose child answered, exited, or was lost."""
         job = slot.job
         self._running.pop(id(job), None)
+        self.directories.settle(job, slot.answer)
         self._done += 1
         if slot.answer is not None and 'rc' in slot.answer:
             self._answer_with_output(job, slot, slot.answer['rc'], None)
@@ -229,6 +234,7 @@ class Jobs:
         """Give a job to another process: its own died, or was never made, and nothing of the job has happened."""
         job = slot.job
         self._running.pop(id(job), None)
+        self.directories.settle(job, {})
         job.attempts += 1
         if job.attempts < ATTEMPTS:
             self._given_again += 1

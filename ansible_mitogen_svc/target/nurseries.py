@@ -24,7 +24,7 @@ from collections import OrderedDict
 
 from ansible_mitogen_svc.target import loader, process
 from ansible_mitogen_svc.target.account import signature_of
-from ansible_mitogen_svc.target.nursery import start_nursery
+from ansible_mitogen_svc.target.nursery import is_report, start_nursery
 from ansible_mitogen_svc.target.site_places import SitePlaces
 from ansible_mitogen_svc.target.slots import JobZips, Slot
 
@@ -296,6 +296,8 @@ class Nurseries:
         except (EOFError, OSError):
             self._lose(link)
             return
+        if not all(is_report(message) for message, _ in messages):
+            return self._lose(link)  # what it imported writes to descriptors that are not its own
         for message, _ in messages:
             if 'exit' in message:
                 slot = link.slots.get(message['exit'][0])

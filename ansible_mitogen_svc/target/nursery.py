@@ -171,6 +171,17 @@ class Nursery:
         os._exit(0)
 
 
+def is_report(message: dict[str, Any]) -> bool:
+    """Say whether a message is one that a nursery sends."""
+    report = message.get('exit')
+    if isinstance(report, list) and len(report) == 2:
+        return isinstance(report[0], int) and isinstance(report[1], (int, type(None)))
+    if isinstance(message.get('ready'), dict):
+        return True
+    failed = message.get('failed')
+    return isinstance(failed, dict) and {'type', 'message'} <= set(failed)
+
+
 def end_groups(leaders: list[int]) -> None:
     """Terminate process groups; those with a process that is still there after GRACE are killed. Return when all ended.
 

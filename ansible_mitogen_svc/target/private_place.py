@@ -27,6 +27,15 @@ def default_root() -> str | None:
     return root if make_private(root) else None
 
 
+def is_own_directory(path: str) -> bool:
+    """Say whether `path` itself, not what a link of that name leads to, is a directory of the effective user."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
 def make_private(root: str) -> bool:
     """Make `root` a 0700 directory of the effective user and say whether it can be trusted."""
     try:

@@ -8,6 +8,7 @@ Used in the zygote, its nurseries, job children and builders; all of them are si
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import signal
@@ -41,13 +42,7 @@ def set_title(title: str) -> None:
 
 def anonymous_file(data: bytes = b'') -> int:
     """Return a descriptor (close-on-exec) of a new nameless file which holds `data`. Raises OSError."""
-    if hasattr(os, 'memfd_create'):
-        descriptor = os.memfd_create('ansible_mitogen_svc', os.MFD_CLOEXEC)
-    else:
-        import tempfile
-
-        descriptor, path = tempfile.mkstemp(prefix='ansible_mitogen_svc_')
-        os.unlink(path)
+    descriptor = _nameless_file()
     view = memoryview(data)
     try:
         while view:
@@ -57,6 +52,21 @@ def anonymous_file(data: bytes = b'') -> int:
         raise
     if data:
         os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _nameless_file() -> int:
+    if hasattr(os, 'memfd_create'):
+        try:
+            return os.memfd_create('ansible_mitogen_svc', os.MFD_CLOEXEC)
+        except OSError as error:
+            # A kernel before 3.17, or a container whose filter of system calls does not know it.
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
+                raise
+    import tempfile
+
+    descriptor, path = tempfile.mkstemp(prefix='ansible_mitogen_svc_')
+    os.unlink(path)
     return descriptor
 
 
@@ -206,6 +216,14 @@ def leave_directory() -> str | None:
     return directory
 
 
+class Garbled(EOFError):
+    """What came is no message: somebody else writes to the socket, and nothing behind it can be trusted."""
+
+
+LONGEST = 16 << 20
+"""Bytes after which what has no end is no message."""
+
+
 class Wire:
     """JSON messages with descriptors over one end of a local stream socket; `send` blocks, `receive` if told to."""
 
@@ -228,7 +246,7 @@ class Wire:
             self.socket.sendall(data)
 
     def receive(self, block: bool = False) -> list[tuple[dict[str, Any], list[int]]]:
-        """Return the messages that came, with their descriptors. Raises EOFError at the end, OSError."""
+        """Return the messages that came, with their descriptors. Raises EOFError at the end, Garbled, OSError."""
         messages: list[tuple[dict[str, Any], list[int]]] = []
         while True:
             try:
@@ -238,10 +256,11 @@ class Wire:
             while b'\n' in self._text:
                 line, _, rest = bytes(self._text).partition(b'\n')
                 self._text = bytearray(rest)
-                message = json.loads(line)
-                count = message.pop('fds')
+                message, count = _message(line)
                 messages.append((message, self._descriptors[:count]))
                 del self._descriptors[:count]
+            if len(self._text) > LONGEST:
+                raise Garbled
             if messages or not block:
                 return messages
 
@@ -261,3 +280,15 @@ class Wire:
 
     def close(self) -> None:
         self.socket.close()
+
+
+def _message(line: bytes) -> tuple[dict[str, Any], int]:
+    """Return a message and how many descriptors came with it. Raises Garbled."""
+    try:
+        message = json.loads(line)
+        count = message.pop('fds')
+    except (ValueError, AttributeError, TypeError, LookupError, RecursionError):
+        raise Garbled from None
+    if not isinstance(count, int) or count < 0:
+        raise Garbled
+    return message, count

@@ -18,14 +18,16 @@ Theory of operation
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 
 from ansible_mitogen_svc.target import process
+from ansible_mitogen_svc.target.private_place import is_own_directory
 from ansible_mitogen_svc.wire import frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from typing import Any
 
     from ansible_mitogen_svc.target.store import Store
@@ -57,8 +59,8 @@ class JobZips:
             number += 1
         source = self._store.zip_path(identity)
         try:
-            if not os.path.isdir(self._directory):
-                os.makedirs(self._directory, 0o700)  # somebody emptied the store
+            if not is_own_directory(self._directory):
+                self._directory = self._store.make_jobs_directory()  # somebody emptied the store
             self._taken[number] = self._linked(source, number)
         except FileNotFoundError:
             raise
@@ -94,7 +96,7 @@ class JobZips:
         """Remove the directory."""
         import shutil
 
-        for directory in (self._directory, *self._left):
+        for directory in filter(is_own_directory, (self._directory, *self._left)):
             shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -113,8 +115,16 @@ class JobProcess:
         """Take the child's answer if it came; True when no more will come."""
         try:
             for message, _ in self.wire.receive():
+                if not _is_answer(message):
+                    raise process.Garbled
                 self.answer = message
                 return True
+        except process.Garbled:
+            # The module wrote to a descriptor that is not its own. Its exit status tells the rest, and what it writes
+            # there from now on fails, as it does where there is no such descriptor.
+            with contextlib.suppress(OSError):
+                self.wire.socket.shutdown(socket.SHUT_RDWR)
+            return True
         except (EOFError, OSError):
             return True
         return False
@@ -158,3 +168,10 @@ class Slot(JobProcess):
         os.close(self.errors)
         if self.payload is not None:
             os.close(self.payload)
+
+
+def _is_answer(message: dict[str, Any]) -> bool:
+    """Say whether a message is what a child sends at its end."""
+    if 'error' in message:
+        return isinstance(message['error'], dict) and isinstance(message.get('failed_step', 0), int)
+    return isinstance(message.get('rc'), int)

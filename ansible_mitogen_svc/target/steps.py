@@ -14,7 +14,7 @@ import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
 _CLAUSE = re.compile(r'([ugoa]*)((?:[-+=][rwxXst]*)+)')
@@ -35,8 +35,12 @@ class StepFailed(Exception):
         self.reply = {'failed_step': index, 'error': {'errno': number, 'message': message}}
 
 
-def run_steps(steps: Sequence[Sequence[Any]], blobs: Sequence[bytes]) -> None:
-    """Do the steps in order; blob indexes count in `blobs`. Raises StepFailed at the first that fails."""
+def run_steps(steps: Sequence[Sequence[Any]], blobs: Sequence[bytes],
+              done: Callable[[Sequence[Any]], None] | None = None) -> None:
+    """Do the steps in order; blob indexes count in `blobs`. Raises StepFailed at the first that fails.
+
+    `done` is told of each that succeeded.
+    """
     for index, step in enumerate(steps):
         try:
             action = _ACTIONS.get(step[0])
@@ -45,6 +49,8 @@ def run_steps(steps: Sequence[Sequence[Any]], blobs: Sequence[bytes]) -> None:
             action(blobs, *step[1:])
         except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
             raise StepFailed(index, error) from None
+        if done is not None:
+            done(step)
 
 
 def _mkdir(blobs: Sequence[bytes], path: str, mode: int | str) -> None:
@@ -61,17 +67,41 @@ class TemporaryDirectories:
 
     def __init__(self) -> None:
         self._paths: set[str] = set()
+        self._under_way: dict[int, Any] = {}
+        """Steps that jobs have in front of them, by the job's id: until they answer nobody else knows."""
 
-    def note(self, wanted: Sequence[Sequence[Any]]) -> None:
-        """Take notice of steps that are about to be done."""
-        for step in wanted:
-            if len(step) > 1 and step[0] == 'tmpdir' and isinstance(step[1], str):
+    def note(self, step: Sequence[Any]) -> None:
+        """Take notice of a step that was done."""
+        if len(step) > 1 and isinstance(step[1], str):
+            if step[0] == 'tmpdir':
                 self._paths.add(step[1])
-            elif len(step) > 1 and step[0] == 'remove':
+            elif step[0] == 'remove':
                 self._paths.discard(step[1])
 
+    def expect(self, job: object, steps: Any) -> None:
+        """Take notice of steps that were sent with a job, for its own process to do."""
+        if isinstance(steps, list) and steps:
+            self._under_way[id(job)] = steps
+
+    def settle(self, job: object, answer: Mapping[str, Any] | None) -> None:
+        """Take notice of a job's answer: what failed was not made here, but is somebody else's.
+
+        Without an answer the process was lost in the midst of its job, for which its steps had been done.
+        """
+        steps = self._under_way.pop(id(job), [])
+        if answer is not None and 'rc' not in answer:
+            steps = steps[:answer.get('failed_step', 0)]
+        self._note_all(steps)
+
+    def _note_all(self, steps: Any) -> None:
+        for step in steps:
+            if isinstance(step, list):
+                self.note(step)
+
     def remove(self) -> None:
-        """Remove what is left."""
+        """Remove what is left, and what a job makes that was cut off."""
+        for steps in self._under_way.values():
+            self._note_all(steps)
         for path in self._paths:
             shutil.rmtree(path, ignore_errors=True)
 

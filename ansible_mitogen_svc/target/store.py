@@ -26,7 +26,7 @@ import os
 import sys
 import time
 
-from ansible_mitogen_svc.target.private_place import default_root, make_private
+from ansible_mitogen_svc.target.private_place import default_root, is_own_directory, make_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,9 +96,17 @@ class Store:
         self.code = os.path.join(self.root, 'code', TAG)
         self.make_directories()
 
+    def is_ours(self) -> bool:
+        """Say whether the place is still this process's own.
+
+        Where anybody may make directories, one that was removed meanwhile (old files below /tmp are) may be made again
+        by somebody else.
+        """
+        return not self.ephemeral or is_own_directory(self.root)
+
     def make_directories(self) -> None:
         """Make what is missing of the store's directories. Raises OSError when it cannot be used."""
-        if not make_private(self.root) and not self.ephemeral:
+        if not (self.is_ours() if self.ephemeral else make_private(self.root)):
             raise PermissionError(13, 'not private', self.root)
         for name in (*map(self._path, ('manifests', 'blobs', 'jobs', 'code')), self.code):
             os.makedirs(name, 0o700, exist_ok=True)
@@ -251,7 +259,7 @@ class Store:
 
     def close(self) -> None:
         """Remove an ephemeral store; others stay."""
-        if self.ephemeral:
+        if self.ephemeral and self.is_ours():
             import shutil
 
             shutil.rmtree(self.root, ignore_errors=True)

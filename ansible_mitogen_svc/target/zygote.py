@@ -64,7 +64,6 @@ class Zygote:
         self._jobs = jobs.Jobs(self.store, directory, self._loop, self._reply, self._ask)
         self._questions: dict[int, Callable[[dict[str, bytes]], None]] = {}
         self._next_question = frames.QUESTION
-        self._directories = steps.TemporaryDirectories()
         self._files: Any = None
 
     def serve(self) -> NoReturn:
@@ -157,7 +156,6 @@ class Zygote:
 
     def _run(self, call_id: int, header: dict[str, Any], payload: bytes, pair: Pair | None = None) -> None:
         self._check_account(header)
-        self._directories.note(header.get('steps') or ())
         self._jobs.add(call_id, header, payload, pair)
 
     def _check_account(self, header: dict[str, Any]) -> None:
@@ -174,8 +172,7 @@ class Zygote:
         if header.get('anew'):
             # They are for a job that could not run here: better now than when there are files already.
             self._jobs.check_interpreter()
-        self._directories.note(header['steps'])
-        steps.run_steps(header['steps'], frames.unpack_payload(payload)[1])
+        steps.run_steps(header['steps'], frames.unpack_payload(payload)[1], self._jobs.directories.note)
         self._reply(call_id, {})
 
     def _file(self, call_id: int, header: dict[str, Any], payload: bytes) -> None:
@@ -209,7 +206,7 @@ class Zygote:
         self._jobs.close()
         if self._files is not None:
             self._files.close()
-        self._directories.remove()
+        self._jobs.directories.remove()
         self.store.close()
         os._exit(0)
 

@@ -239,9 +239,32 @@ class ZygoteStream(mitogen.core.Protocol):
             return None
         return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
+    def was_reaped(self):
+        """Whether nothing is left of the process, not even its exit status."""
+        if self.gone is not None and (self.gone["rc"], self.gone["signal"]) != (None, None):
+            return True
+        if self.process is not None:
+            return self.process.poll() is not None
+        try:
+            return os.waitpid(self.pid, os.WNOHANG)[0] != 0
+        except OSError:
+            return True
+
     def on_shutdown(self, broker):
         # The end of its input is what makes a zygote leave.
         self.stream.on_disconnect(broker)
+
+
+def reap(zygotes, seconds):
+    """Wait for the ends of zygotes whose input has ended, so long at most.
+
+    Who exits first leaves them to process 1, which in many a container waits for nobody: one zombie for each run.
+    """
+    deadline = time.monotonic() + seconds
+    left = [zygote for zygote in zygotes if not zygote.was_reaped()]
+    while left and time.monotonic() < deadline:
+        time.sleep(0.002)
+        left = [zygote for zygote in left if not zygote.was_reaped()]
 
 
 class ErrorOutput(mitogen.core.Protocol):

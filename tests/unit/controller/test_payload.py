@@ -13,6 +13,8 @@ import zipfile
 import pytest
 
 from ansible_mitogen_svc.controller.payload import NotSplit, PayloadSplitter, read_zip
+from ansible_mitogen_svc.target import child
+from ansible_mitogen_svc.wire import frames
 from tests.unit.controller.conftest import text_of
 
 
@@ -46,6 +48,16 @@ def test_secrets_of_newer_cores_travel_as_a_tagged_list() -> None:
     before, call, after = text_of("ping").rpartition(b"_ansiballz_main(\n")
     text = before + call + b"secrets=frozenset({'hidden'}),\n" + after.replace(b"secrets=frozenset(),\n", b"")
     assert PayloadSplitter().split(text).arguments["secrets"] == {"frozenset": ["hidden"]}
+
+
+@pytest.mark.parametrize("literal", [b"frozenset({'hidden', 'both'})", b"frozenset()"])
+def test_a_module_is_given_the_very_secrets_that_core_wrote_into_its_payload(literal: bytes) -> None:
+    before, call, after = text_of("ping").rpartition(b"_ansiballz_main(\n")
+    text = before + call + b"secrets=" + literal + b",\n" + after.replace(b"secrets=frozenset(),\n", b"")
+    payload = PayloadSplitter().split(text)
+    header = {"module": payload.module, "arguments": payload.arguments}
+    arrived, blobs = frames.unpack_payload(frames.pack_payload(header, [payload.parameters]))
+    assert child._module_arguments(arrived, blobs)["secrets"] == eval(literal)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,18 @@ def main():
     import platform
     AnsibleModule({}).exit_json(known=str(platform._uname_cache))
 ''',
+    'writes_everywhere': '''
+def main():
+    for data in (b'a line\\n', b'{}\\n[1]\\n5\\n', b'{"rc": "x", "fds": 0}\\n', b'{"error": 5, "fds": -1}\\n',
+                 b'[' * 90000, b'end'):
+        for descriptor in range(3, 12):
+            try:
+                os.write(descriptor, data)
+            except OSError:
+                pass
+    print('{"changed": false}')
+    sys.exit(3)
+''',
     'closes_all': '''
 def main():
     os.closerange(3, 256)

@@ -3,8 +3,10 @@
 """What a job has while it runs is given back, also where the disk is full."""
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
+import tempfile
 
 import pytest
 
@@ -25,6 +27,21 @@ def test_a_file_that_cannot_be_written_costs_no_descriptor(monkeypatch: pytest.M
         process.anonymous_file(b'data')
     monkeypatch.undo()
     assert open_descriptors() == before
+
+
+@pytest.mark.parametrize('number', [errno.ENOSYS, errno.EPERM])
+def test_where_the_system_refuses_files_in_memory_they_are_nameless_files_on_disk(
+        number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    def refused(*unused: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, 'memfd_create', refused, raising=False)
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    descriptor = process.anonymous_file(b'data')
+    assert process.read_whole(descriptor) == b'data'
+    assert os.fstat(descriptor).st_dev == tmp_path.stat().st_dev and not os.get_inheritable(descriptor)
+    os.close(descriptor)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_zips_of_jobs_are_removed_from_where_they_were_put(

@@ -7,7 +7,9 @@ import hashlib
 import os
 import pathlib
 import pwd
+import shutil
 import subprocess
+import tempfile
 import time
 import zipfile
 
@@ -105,6 +107,36 @@ def test_without_a_safe_place_a_temporary_store_is_made_and_removed(tmp_path: pa
     add(found, b'content')
     found.close()
     assert not os.path.exists(found.root)
+
+
+def test_a_temporary_store_in_whose_place_somebody_else_has_a_directory_is_not_used_any_more(
+        tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = store.Store('')
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    place.relocate()
+    old = pathlib.Path(place.root)
+    shutil.rmtree(old)
+    (tmp_path / 'theirs').mkdir()
+    old.symlink_to(tmp_path / 'theirs')
+    assert not place.is_ours()
+    with pytest.raises(PermissionError):
+        place.make_directories()
+    place.close()
+    assert list((tmp_path / 'theirs').iterdir()) == [] and old.is_symlink()
+
+
+def test_zips_of_jobs_go_to_a_new_directory_where_the_old_one_is_gone_or_somebody_elses(
+        place: store.Store, tmp_path: pathlib.Path) -> None:
+    store.write_atomically(place.zip_path('a' * 64), (b'zip',))
+    zips = JobZips(place)
+    old = pathlib.Path(zips.path(zips.take('a' * 64))).parent
+    shutil.rmtree(old)
+    (tmp_path / 'theirs').mkdir()
+    old.symlink_to(tmp_path / 'theirs')
+    new = pathlib.Path(zips.path(zips.take('a' * 64))).parent
+    assert new != old and new.parent == old.parent
+    zips.close()
+    assert list((tmp_path / 'theirs').iterdir()) == [] and not new.exists()
 
 
 def test_a_zip_of_ours_is_a_zip_to_everybody(tmp_path: pathlib.Path) -> None:

@@ -42,6 +42,50 @@ def test_what_a_lost_connection_left_is_removed_and_what_shall_stay_stays(
     assert kept.is_dir() and used.is_dir()
 
 
+@pytest.mark.parametrize('way', ['steps', 'run', 'execute'])
+def test_a_directory_that_somebody_else_has_made_stays(
+        way: str, build: Callable[..., Module], tmp_path: pathlib.Path) -> None:
+    theirs, own = tmp_path / 'theirs', tmp_path / 'own'
+    theirs.mkdir()
+    (theirs / 'file').touch()
+    steps = [['tmpdir', str(own), 0o700], ['tmpdir', str(theirs), 0o700]]
+    with ZygoteProcess(sys.executable, str(tmp_path / 'store')) as zygote:
+        if way == 'run':
+            module = build(sys.executable, 'ping')
+            zygote.install(module)
+            answer = zygote.call(dict(module.header, manifest=module.manifest, steps=steps), [module.parameters])
+        else:
+            answer = zygote.call({'op': 'execute' if way == 'execute' else 'steps', 'argv': ['true'], 'steps': steps})
+        assert answer.header['failed_step'] == 1 and own.is_dir()
+    assert (theirs / 'file').exists() and not own.exists()
+
+
+def test_what_a_zygote_was_asked_to_make_that_could_not_run_the_job_is_left_to_the_one_that_could(
+        build: Callable[..., Module], tmp_path: pathlib.Path) -> None:
+    module, python, path = build(sys.executable, 'ping'), tmp_path / 'python', tmp_path / 'directory'
+    prelude = f'import sys; sys.executable = {str(python)!r}; open(sys.executable, "w").close()'
+    steps = [['tmpdir', str(path), 0o700]]
+    with ZygoteProcess(sys.executable, str(tmp_path / 'store'), prelude=prelude) as zygote:
+        zygote.install(module)
+        assert zygote.run(module).header['rc'] == 0
+        os.utime(python, (1, 1))
+        assert zygote.run(module, steps=steps).header['error']['type'] == 'InterpreterChanged'
+        path.mkdir()  # as another zygote does that is given the job
+    assert path.is_dir()
+
+
+def test_what_a_job_has_made_that_is_cut_off_is_removed(build: Callable[..., Module], tmp_path: pathlib.Path) -> None:
+    module, path = build(sys.executable, 'svc_sleeps', seconds=60), tmp_path / 'directory'
+    with ZygoteProcess(sys.executable, str(tmp_path / 'store')) as zygote:
+        zygote.install(module)
+        zygote.start_module(module, steps=[['tmpdir', str(path), 0o700]])
+        deadline = time.monotonic() + 20
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert path.exists()
+    assert not path.exists()
+
+
 def test_nothing_is_left_by_a_zygote_whose_terminal_is_hung_up(tmp_path: pathlib.Path) -> None:
     left = tmp_path / 'left'
     boot = BOOT.format(checkout=str(CHECKOUT), store='/nonexistent/store', prelude='pass')

@@ -183,6 +183,26 @@ def test_a_job_survives_the_removal_of_the_whole_store(
         assert reply.header.get('rc') == 0, reply.header
 
 
+@pytest.mark.parametrize('instead', [True, False], ids=['with another in its place', 'removed'])
+def test_a_job_survives_the_loss_of_a_temporary_store_and_writes_nothing_where_it_was(
+        instead: bool, pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    import shutil
+    ping, scratch, theirs = build(pair[1], 'ping'), tmp_path / 'scratch', tmp_path / 'theirs'
+    for path in (scratch, theirs):
+        path.mkdir()
+    with ZygoteProcess(pair[0], '/nonexistent/store', {'TMPDIR': str(scratch)}) as zygote:
+        zygote.offer(ping)
+        zygote.run(ping)
+        old, = scratch.iterdir()
+        shutil.rmtree(old)
+        if instead:
+            old.symlink_to(theirs)
+        assert [zygote.run(ping).header.get('rc') for _ in range(2)] == [0, 0]
+        assert len(list(scratch.iterdir())) == 1 + instead and old.exists() == instead
+        assert list(theirs.iterdir()) == []
+    assert list(scratch.iterdir()) == [old] * instead
+
+
 # Jobs
 
 def test_a_spare_child_is_used_even_for_code_that_came_after_it(
@@ -654,6 +674,31 @@ def test_a_job_whose_output_is_too_large_to_be_sent_costs_no_other_its_answer(
         error = zygote.run(large).header['error']
         assert error['type'] == 'ChildLost' and 'is larger than 1048576' in error['message']
         assert json.loads(zygote.wait(running).blobs[0])['slept']
+
+
+@pytest.mark.parametrize(
+    'data', [b'a line\n', b'[1]\n', b'{"fds": 0}\n', b'{"ready": 1, "fds": 0}\n', b'[' * 90000 + b'\n'])
+def test_code_that_writes_to_our_own_descriptors_while_it_is_imported_costs_no_more_than_its_own_jobs(
+        data: bytes, pair: tuple[str, str], zygote: ZygoteProcess, build: Build) -> None:
+    sleeper = build(pair[1], 'svc_sleeps', seconds=1.0)
+    path = 'ansible/module_utils/common/validation.py'
+    source = sleeper.files[json.loads(sleeper.manifest_text)[path]]
+    writer = sleeper.with_files({path: source + WRITER.format(data=data).encode()})
+    for module in (sleeper, writer):
+        zygote.install(module)
+    running = zygote.start_module(sleeper)
+    assert zygote.run(writer).header['error']['type'] == 'BaseSetFailed'
+    assert json.loads(zygote.wait(running).blobs[0])['slept']
+
+
+WRITER = '''
+import os
+for _descriptor in range(3, 30):
+    try:
+        os.write(_descriptor, {data!r})
+    except OSError:
+        pass
+'''
 
 
 def test_nonsense_requests_get_an_error_and_harm_nothing(

@@ -81,7 +81,7 @@ def test_a_core_module_gives_the_same_result_as_a_cold_run(
 
 @pytest.mark.parametrize('name', [
     'raises', 'raises_base', 'exit_text', 'exit_big', 'exit_hard', 'not_utf8', 'threads', 'forks_and_returns',
-    'closes_all', 'kills_group', 'looks_at_itself', 'probes', 'deprecates', 'prints_much'])
+    'closes_all', 'writes_everywhere', 'kills_group', 'looks_at_itself', 'probes', 'deprecates', 'prints_much'])
 def test_a_module_that_misbehaves_gives_the_same_result_as_a_cold_run(
         name: str, pair: tuple[str, str], warm: ZygoteProcess, build: Callable[..., Module]) -> None:
     module = build(pair[1], f'svc_{name}')

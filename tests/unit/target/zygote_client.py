@@ -92,8 +92,9 @@ def split(text: bytes) -> Module:
         try:
             literals[keyword.arg] = ast.literal_eval(keyword.value)
         except ValueError:
-            literals[keyword.arg] = list(ast.literal_eval(keyword.value.args[0])) if keyword.arg == 'secrets' and \
-                keyword.value.args else []
+            # Core 2.22's `secrets`, a frozenset, goes as the controller sends it; a date and time do not go.
+            given = keyword.value.args if keyword.arg == 'secrets' else ()
+            literals[keyword.arg] = {'frozenset': sorted(ast.literal_eval(given[0]) if given else ())}
     listing: dict[str, str] = {}
     files: dict[str, bytes] = {}
     with zipfile.ZipFile(io.BytesIO(base64.b64decode(literals.pop('zip_data')))) as archive:
