@@ -20,7 +20,7 @@ from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller import settings as settings_module
 from ansible_mitogen_svc.controller.ahead import ModulesAhead
-from ansible_mitogen_svc.controller.compat import module_walk, variable_files
+from ansible_mitogen_svc.controller.compat import lookup_programs, module_walk, variable_files
 from ansible_mitogen_svc.controller.compat.probe import compatibility, not_understood, warn_once
 from ansible_mitogen_svc.controller.compat.strategy_hooks import StrategyHooks
 from ansible_mitogen_svc.controller.executor import executor_class
@@ -69,6 +69,7 @@ class ProcessParts:
     def close(self) -> None:
         """Close the Session, wait for the threads it kept waiting, write the statistics. Once per process is enough."""
         session_lifecycle.close()
+        lookup_programs.end_programs()
         self.threads.close(THREADS_LIMIT)
         path, self._stats_path = self._stats_path, None
         if path is not None:

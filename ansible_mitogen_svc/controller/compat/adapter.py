@@ -23,7 +23,7 @@ from ansible.plugins import loader as plugin_loader
 from ansible.utils.display import Display
 from ansible.vars.manager import VariableManager
 
-from ansible_mitogen_svc.controller.compat import caches, host_state, import_warnings, syntax_trees
+from ansible_mitogen_svc.controller.compat import caches, host_state, import_warnings, lookup_programs, syntax_trees
 from ansible_mitogen_svc.controller.workers.locks import guard_methods, loader_lock, variables_lock
 from ansible_mitogen_svc.controller.workers.plugin_policy import action_made, police
 
@@ -57,6 +57,7 @@ class CoreAdapter(ABC):
         """Give Python, core's plugin loader and its variable manager locks, and install shortcuts. Once per process."""
         caches.install()
         syntax_trees.install()
+        lookup_programs.install()
         loader, jinja = plugin_loader.PluginLoader, plugin_loader.Jinja2Loader
         DeferredWarningContext.capture = import_warnings.noting(DeferredWarningContext.capture)
         loader.get_with_context = import_warnings.repeating(loader.get_with_context)

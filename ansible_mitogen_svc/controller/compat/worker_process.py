@@ -16,6 +16,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import types
 from typing import Any
 
 from ansible.executor.process import worker as core_worker
@@ -37,6 +38,12 @@ class GuardedWorkerProcess(core_worker.WorkerProcess):  # type: ignore[misc]
     lifecycle: Any
     signals: HeldSignals
 
+    def __init__(self, *, loader: Any, **arguments: Any) -> None:
+        # Core's constructor empties the set of the loader it is given, so that the child removes its own files only. In
+        # this process that set names the decrypted files of everybody, and a thread may be adding one to it just now.
+        super().__init__(loader=types.SimpleNamespace(), **arguments)
+        self._loader = loader
+
     def start(self) -> None:
         """Fork. Core takes its display lock inside."""
         self.signals = HeldSignals()
@@ -46,6 +53,7 @@ class GuardedWorkerProcess(core_worker.WorkerProcess):  # type: ignore[misc]
     def run(self) -> None:
         """In the child: core's own run with our executor."""
         self.signals.release()
+        self._loader._tempfiles = set()
         # Existing objects stay where they are: a collection that visits them would copy the parent's whole memory.
         gc.freeze()
         self.lifecycle.after_fork_in_child()
@@ -94,16 +102,9 @@ def start_forked(
 
     :raises OSError: the process could not be made.
     """
-    loader = strategy._loader
-    # The constructor empties this set, so that the child cleans up its own files only; in the parent it names the
-    # decrypted files of everybody else.
-    temporary_files = loader._tempfiles
-    try:
-        process = adapter.worker_process(process_class, strategy, queued, slot)
-        strategy._workers[slot] = process
-        with gate.closed(lambda: adapter.serve_requests(strategy)):
-            process_class.lifecycle.before_fork()
-            process.start()
-    finally:
-        loader._tempfiles = temporary_files
+    process = adapter.worker_process(process_class, strategy, queued, slot)
+    strategy._workers[slot] = process
+    with gate.closed(lambda: adapter.serve_requests(strategy)):
+        process_class.lifecycle.before_fork()
+        process.start()
     return process

@@ -6,17 +6,47 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class PoolStatistics:
-    """`threads`: started so far; `jobs`: taken so far."""
+    """`threads`: started so far; `jobs`: taken so far; `busy`: jobs that have not ended yet."""
 
     threads: int
     jobs: int
+    busy: int
+
+
+@dataclass
+class _Generation:
+    """The threads between two times that the pool is closed, and what they share.
+
+    A thread that did not end in time stays with its generation: neither does it count among the next one's threads, nor
+    can what tells it to end be taken by one of them.
+    """
+
+    jobs: queue.SimpleQueue[Callable[[], None] | None] = field(default_factory=queue.SimpleQueue)
+    threads: list[threading.Thread] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    busy: int = 0
+
+    def serve(self) -> None:
+        """The life of a thread."""
+        while (job := self.jobs.get()) is not None:
+            try:
+                job()
+            except BaseException:
+                # The thread is counted on. What is wrong is shown as Python shows what ends a thread.
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+            finally:
+                # A reference kept here would keep the last task's variables alive until the next one comes.
+                del job
+                with self.lock:
+                    self.busy -= 1
 
 
 class WorkerThreads:
@@ -26,48 +56,35 @@ class WorkerThreads:
     """
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
-        self._busy = 0
+        self._current = _Generation()
         self._taken = 0
         os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
-        self._lock = threading.Lock()
-        self._threads = []
+        self._current = _Generation()
 
     def statistics(self) -> PoolStatistics:
-        """Counts since the pool was made."""
-        return PoolStatistics(len(self._threads), self._taken)
+        """Counts since the pool was made, or closed."""
+        return PoolStatistics(len(self._current.threads), self._taken, self._current.busy)
 
     def submit(self, job: Callable[[], None]) -> None:
         """Run `job` in a thread, at once. `job` must not raise."""
-        with self._lock:
-            self._busy += 1
-            self._taken += 1
-            if self._busy > len(self._threads):
-                thread = threading.Thread(target=self._serve, name=f"task-{len(self._threads)}", daemon=True)
-                self._threads.append(thread)
+        current = self._current
+        self._taken += 1
+        with current.lock:
+            current.busy += 1
+            if current.busy > len(current.threads):
+                thread = threading.Thread(target=current.serve, name=f"task-{len(current.threads)}", daemon=True)
+                current.threads.append(thread)
                 thread.start()
-        self._jobs.put(job)
-
-    def _serve(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                job()
-            finally:
-                # A reference kept here would keep the last task's variables alive until the next one comes.
-                del job
-                with self._lock:
-                    self._busy -= 1
+        current.jobs.put(job)
 
     def close(self, timeout: float) -> bool:
         """Stop idle threads, wait at most `timeout` seconds for the others in all. Whether all have ended."""
-        threads, self._threads = self._threads, []
-        for _thread in threads:
-            self._jobs.put(None)
-        share = timeout / max(1, len(threads))
-        for thread in threads:
+        ending, self._current = self._current, _Generation()
+        for _thread in ending.threads:
+            ending.jobs.put(None)
+        share = timeout / max(1, len(ending.threads))
+        for thread in ending.threads:
             thread.join(share)
-        return not any(thread.is_alive() for thread in threads)
+        return not any(thread.is_alive() for thread in ending.threads)

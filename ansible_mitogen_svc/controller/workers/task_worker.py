@@ -33,7 +33,8 @@ class Terminated(SystemExit):
     """SIGTERM, as the main thread sees it: unwinds like Ctrl-C, and ends the process with the signal's status."""
 
 
-#: In the main thread these end the run, also in the middle of an inline task.
+#: In the main thread these end the run, also in the middle of an inline task. A thread gets no signals: there it is
+#: the task's own code that raises them.
 ENDS_RUN = (KeyboardInterrupt, Terminated)
 
 
@@ -116,9 +117,11 @@ class TaskWorker:
             # The slot stays taken: the worker that follows gets it.
             services.abandoned(self, abandoned)
             return
-        except ENDS_RUN:
-            self._alive = False
-            raise
+        except BaseException as error:
+            if self._ends_run(error):
+                self._alive = False
+                raise
+            result = self._last_resort(error)
         self._copy = None
         counters.add("tasks", self.decision.kind.value, self.decision.reason)
         # Free first: whoever sees the result may queue the next task at once.
@@ -134,9 +137,11 @@ class TaskWorker:
                 outcome = adapter.run(services.executor_class, queued, task, services.strategy, self._reporter)
                 if self._round_trip:
                     outcome = _pickled(outcome)
-            except (Abandon, *ENDS_RUN):
+            except Abandon:
                 raise
             except BaseException as error:  # also SystemExit: an action that calls sys.exit fails its own task only
+                if self._ends_run(error):
+                    raise
                 outcome = adapter.failure(_as_error(error))
             try:
                 self._warn_of_prints(captured)
@@ -144,6 +149,15 @@ class TaskWorker:
             except Exception as error:
                 # A fault of this layer. Without a result the run would wait for the task for ever.
                 return adapter.result(queued, task, adapter.failure(_as_error(error)))
+
+    def _last_resort(self, error: BaseException) -> Any:
+        """The result of a task of which nothing else can be told: without one the run would wait for it for ever."""
+        adapter, queued = self._services.adapter, self.queued
+        with adapter.task_context(self._copy, queued.task_vars, queued.host, self.decision.kind is WorkerKind.INLINE):
+            return adapter.result(queued, self._copy, adapter.failure(_as_error(error)))
+
+    def _ends_run(self, error: BaseException) -> bool:
+        return self.decision.kind is WorkerKind.INLINE and isinstance(error, ENDS_RUN)
 
     def _warn_of_prints(self, captured: Captured) -> None:
         for name, text in captured.texts():

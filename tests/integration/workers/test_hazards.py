@@ -49,6 +49,15 @@ def test_a_fault_of_the_worker_layer_fails_its_task_only(lab: Lab) -> None:
     assert run.returncode == 2 and not run.results("after")
 
 
+@where_workers_are_chosen
+@pytest.mark.parametrize("how", ["interrupt", "interrupt the worker"])
+def test_an_interrupt_that_no_person_caused_fails_its_own_task_only(lab: Lab, how: str) -> None:
+    run = with_a_task_after(lab, 3, f"\"{{{{ '{how}' if n == 1 else 'nothing' }}}}\"")
+    assert "KeyboardInterrupt" in run.results("first", "v2_runner_on_failed")["h01"]["msg"], run.output
+    assert set(run.results("after")) == {"h02", "h03"}
+    assert "thread" in run.tasks
+
+
 def test_stray_prints_are_shown_as_a_warning_in_the_words_of_core(lab: Lab) -> None:
     play = lab.write(HEAD + "    - {name: prints, misbehaves: {how: print}}\n")
     core = lab.run(play, "linear", hosts=1, forks=1, **PLUGINS)

@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import threading
 
+import pytest
+
 from ansible_mitogen_svc.controller.workers.locks import guard_methods, loader_lock, variables_lock
 from ansible_mitogen_svc.controller.workers.pool import WorkerThreads
 
@@ -17,7 +19,7 @@ def test_one_job_after_the_other_takes_one_thread() -> None:
         done.clear()
         pool.submit(done.set)
         assert done.wait(5)
-        while pool._busy:
+        while pool.statistics().busy:
             pass
     assert pool.statistics().threads == 1 and pool.statistics().jobs == 50
     assert pool.close(5)
@@ -37,6 +39,35 @@ def test_a_thread_that_does_not_end_is_not_waited_for() -> None:
     pool.submit(never.wait)
     assert not pool.close(0.1)
     never.set()
+
+
+def test_after_a_thread_that_did_not_end_all_jobs_are_run() -> None:
+    """ansible-console goes on after Ctrl-C, with another TaskQueueManager."""
+    pool, never, done = WorkerThreads(), threading.Event(), threading.Semaphore(0)
+    pool.submit(never.wait)
+    assert not pool.close(0.1)
+    for _repeat in range(3):
+        pool.submit(done.release)
+    assert all(done.acquire(timeout=5) for _repeat in range(3))
+    never.set()
+    assert pool.close(5) and pool.statistics().busy == 0
+
+
+def test_a_job_that_raises_takes_no_thread_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: shown.append(arguments.exc_type))
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    pool, done = WorkerThreads(), threading.Event()
+    pool.submit(interrupt)
+    while pool.statistics().busy:
+        pass
+    pool.submit(done.set)
+    assert done.wait(5)
+    assert shown == [KeyboardInterrupt] and pool.statistics().threads == 1
+    assert pool.close(5)
 
 
 def test_a_method_is_guarded_once_and_inherited_ones_not_at_all() -> None:

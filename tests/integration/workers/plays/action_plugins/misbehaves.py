@@ -26,18 +26,22 @@ class ActionModule(ActionBase):
             raise AnsibleError("The task's action ended its worker with SystemExit: enough")
         if how == "exit":
             sys.exit("enough")
+        if how == "interrupt":
+            raise KeyboardInterrupt("as if typed")
+        if how == "interrupt the worker":
+            self.break_the_worker(KeyboardInterrupt("as if typed"))
         if how == "print":
             print("a stray line")
             print("another", file=sys.stderr)
         if how == "unpicklable":
             result["lock"] = threading.Lock()
         if how == "break the worker":
-            self.break_the_worker()
+            self.break_the_worker(RuntimeError("a fault of the worker layer"))
         if how == "pid":
             result["pid"] = os.getpid()
         return result
 
-    def break_the_worker(self):
+    def break_the_worker(self, error):
         """Make what this task's worker does after the action fail, that once."""
         from ansible_mitogen_svc.controller.workers.task_worker import TaskWorker
 
@@ -45,6 +49,6 @@ class ActionModule(ActionBase):
 
         def broken(*arguments):
             TaskWorker._warn_of_prints = intact
-            raise RuntimeError("a fault of the worker layer")
+            raise error
 
         TaskWorker._warn_of_prints = broken
