@@ -14,12 +14,15 @@ Theory of operation
    which composes others is slower and not wrong.
 4. A result that is not simply good (failure, warnings, no JSON) is handed to core as the outcome of the command, and
    takes core's whole way from there. The items behind it have not been run.
-5. Core's way from the start: single files, large files, files of a vault, `raw`, changed files in diff mode, what
+5. Two files may be one at the destination (a directory there is a link to another, or the file system takes `A` for
+   `a`): the copy of one changes the other's state. States found together are forgotten where they are of one file.
+6. Core's way from the start: single files, large files, files of a vault, `raw`, changed files in diff mode, what
    `follow` finds to be a link, destinations that are directories.
 """
 
 from __future__ import annotations
 
+import collections
 import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -74,7 +77,7 @@ class TreeCopyAction(_Core):
         self._svc_tree_plan = False
         self._svc_tree_copied: list[str] = []
         self._svc_tree_results: dict[str, Outcome] = {}
-        self._svc_tree_stats: dict[str, Any] = {}
+        self._svc_tree_forgotten: set[str] = set()
         source = copy_action.find_source(self) if content is None else None
         if source is None or self._task.async_val or self._connection.svc_target() is None:
             return
@@ -113,13 +116,25 @@ class TreeCopyAction(_Core):
             self._svc_batch = self._svc_tree_foresee(module_name, module_args, key)
         batch = self._svc_batch
         try:
-            return super()._execute_module(module_name, module_args, tmp, task_vars, **keywords)
+            result = super()._execute_module(module_name, module_args, tmp, task_vars, **keywords)
         finally:
             self._svc_batch = self._svc_outcome = None
             if batch is not None:
                 self._svc_tree_results.update(batch.outcomes)
                 self._svc_tree_stuck = self._svc_tree_stuck or batch.stuck
                 counters.add("module_runs", "zygote", "in a batch", amount=len(batch.outcomes))
+        if batch is not None and batch.module == "stat":
+            self._svc_tree_forget_doubles(result, batch)
+        return result
+
+    def _svc_tree_forget_doubles(self, first: Mapping[str, Any], batch: Batch) -> None:
+        """Have core ask again, in turn, for the state of each file that has another name in the batch."""
+        found = {key: _identity(simple_result(outcome)) for key, outcome in batch.outcomes.items()}
+        names = collections.Counter([_identity(first), *found.values()])
+        for key, identity in found.items():
+            if identity is not None and names[identity] > 1:
+                self._svc_tree_forgotten.add(key)
+                del self._svc_tree_results[key]
 
     _svc_outcome: Outcome | None = None
     _svc_tree_stuck = False
@@ -128,6 +143,8 @@ class TreeCopyAction(_Core):
         """The runs of a module that core will ask for after the current one; None when that is not foreseen right."""
         plan = self._svc_tree_plan
         assert isinstance(plan, CopyPlan)
+        if key in self._svc_tree_forgotten:
+            return None  # the files behind it were asked about with it
         foreseen: list[Item] = []
         size = 0
         met = False
@@ -206,3 +223,11 @@ def is_encrypted(path: str) -> bool:
     """Whether a file is a vault's, which core decrypts before it looks at it."""
     with open(path, "rb") as file:
         return bool(is_encrypted_file(file))
+
+
+def _identity(result: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    """Which file it is whose state the stat module found."""
+    status = result.get("stat") if result is not None else None
+    if not isinstance(status, dict) or not status.get("exists"):
+        return None
+    return status.get("dev", -1), status.get("inode", -1)
