@@ -143,6 +143,48 @@ def test_what_has_two_names_keeps_both(
     assert (place / "other").read_bytes() == large.read_bytes()
 
 
+@pytest.fixture
+def mounted(place: pathlib.Path, tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file on which another one is mounted, as containers have it of /etc/hosts."""
+    path = place / "mounted"
+    path.write_text("below")
+    (tmp_path / "above").write_text("above")
+    (tmp_path / "above").chmod(0o604)
+    done = subprocess.run(["mount", "--bind", str(tmp_path / "above"), str(path)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr}")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@AS_ROOT
+@pytest.mark.parametrize("direction", ["put", "fetch"])
+def test_a_file_that_is_mounted_is_written_in_place(
+    direction: str, session: Session, connect: Connect, large: pathlib.Path, mounted: pathlib.Path
+) -> None:
+    os.truncate(large, large.stat().st_size + (4 << 20))
+    before = mounted.stat()
+    (put if direction == "put" else fetch)(session, connect("one"), large, mounted)
+    now = mounted.stat()
+    assert mounted.read_bytes() == large.read_bytes()
+    assert (now.st_dev, now.st_ino, now.st_mode) == (before.st_dev, before.st_ino, before.st_mode)
+    assert os.listdir(mounted.parent) == ["mounted"]
+
+
+@AS_ROOT
+@pytest.mark.parametrize("direction", ["put", "fetch"])
+def test_what_is_known_of_a_file_that_is_mounted_is_of_that_file(
+    direction: str, session: Session, connect: Connect, large: pathlib.Path, mounted: pathlib.Path
+) -> None:
+    if direction == "put":
+        known = put_known(session, connect("one"), large, mounted)["known"]
+    else:
+        known = session.move_file(
+            "fetch", context_id=connect("one").context_id, source=str(large), destination=str(mounted))["known"]
+    assert known["version"] == version_of(mounted.stat())
+    assert known["digests"]["sha1"] == hashlib.sha1(large.read_bytes()).hexdigest()
+
+
 def test_holes_stay_holes_in_both_directions(
     session: Session, connect: Connect, place: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
