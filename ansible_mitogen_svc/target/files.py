@@ -181,7 +181,8 @@ class Incoming:
 
     def _open_temporary(self) -> None:
         directory, name = os.path.split(self._final)
-        prefix = f'.{name[:60]}.'
+        # Bytes are what a name may have 255 of.
+        prefix = f'.{os.fsdecode(os.fsencode(name)[:60])}.'
         _remove_stale(directory, prefix)
         while self._descriptor < 0:
             temporary = os.path.join(directory, f'{prefix}{os.urandom(8).hex()}{SUFFIX}')
@@ -293,9 +294,12 @@ class Outgoing:
 
 
 def _remove_stale(directory: str, prefix: str) -> None:
-    """Remove temporary files of ours that no living process holds."""
-    with os.scandir(directory or '.') as entries:
-        found = [entry.path for entry in entries if entry.name.startswith(prefix) and entry.name.endswith(SUFFIX)]
+    """Remove temporary files of ours that no living process holds; nothing where one may not look for them."""
+    try:
+        with os.scandir(directory or '.') as entries:
+            found = [entry.path for entry in entries if entry.name.startswith(prefix) and entry.name.endswith(SUFFIX)]
+    except OSError:
+        return
     for path in found:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
