@@ -127,7 +127,10 @@ class AcceleratedAction(_Core):
         if job is None or job.payload is None:
             in_data = self._svc_whole(in_data)
         if job is None and (self._svc_no_terminal or in_data is not None or not sudoable):
-            job = self._svc_snippet_job(cmd, sudoable, in_data)
+            more = {**dict(zip(("executable", "encoding_errors", "chdir"), args, strict=False)), **kwargs}
+            # Core writes a directory and a shell into the command, which a zygote of ours would be found by.
+            placed = bool(more.get("executable") or more.get("chdir"))
+            job = Job(stdin=in_data) if placed else self._svc_snippet_job(cmd, sudoable, in_data)
         if job is not None and job.interpreter:
             cmd, in_data = f"{self._svc_spelled(job, cmd)} {zygote_arguments()}", None
         connection.svc_job = job

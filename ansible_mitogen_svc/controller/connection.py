@@ -22,6 +22,7 @@ from collections.abc import Hashable
 from typing import Any, cast
 
 from ansible import constants
+from ansible.errors import AnsibleFileNotFound
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.utils.display import Display
 from ansible.utils.path import unfrackpath
@@ -91,14 +92,25 @@ class AcceleratedConnection(RunningConnection):
             with self._svc_as_in_a_worker_process():
                 super().put_file(in_path, out_path)
             return
-        # 2.19 and 2.20 have bytes in both.
-        place, name = (
-            to_text(each, errors="surrogate_or_strict") for each in (getattr(self, "cwd", None) or "", in_path)
-        )
-        source = os.path.join(place, name)
-        with open(to_bytes(source, errors="surrogate_or_strict"), "rb") as file:
+        source, destination = self._svc_local_path(in_path), to_text(out_path, errors="surrogate_or_strict")
+        if not self.svc_is_temporary(destination):
+            destination = self._svc_local_path(destination)
+        try:
+            file = open(to_bytes(source, errors="surrogate_or_strict"), "rb")
+        except FileNotFoundError:
+            raise AnsibleFileNotFound(f"file or module does not exist: {source}") from None  # as core's plugins
+        with file:
             mode = self.svc_new_mode(os.fstat(file.fileno()).st_mode)
-            self._svc_guard(lambda: file_transfer.put(self, target, file, to_text(out_path), mode))
+            self._svc_guard(lambda: file_transfer.put(self, target, file, destination, mode))
+
+    def _svc_local_path(self, path: str | bytes) -> str:
+        """A path as core's plugin takes it: the one for this machine (local) expands it, from the playbook's place."""
+        # 2.19 and 2.20 have bytes in both.
+        name = to_text(path, errors="surrogate_or_strict")
+        if not hasattr(self, "cwd"):
+            return str(name)
+        place = to_text(self.cwd, errors="surrogate_or_strict") if self.cwd else None
+        return str(unfrackpath(name, basedir=place))
 
     def svc_is_temporary(self, path: str) -> bool:
         """Whether `path` is in the task's temporary directory: what is written there is for a job to come."""
@@ -116,10 +128,9 @@ class AcceleratedConnection(RunningConnection):
             with self._svc_as_in_a_worker_process():
                 super().fetch_file(in_path, out_path)
             return
-        if hasattr(self, "cwd"):
-            in_path = unfrackpath(in_path, basedir=self.cwd)  # as core's local plugin
+        source = self._svc_local_path(in_path)
         keep_mode = self.svc_transport.keeps_modes and self._options.get("ssh_transfer_method") != "piped"
-        self._svc_guard(lambda: file_transfer.fetch(self, target, in_path, out_path, keep_mode))
+        self._svc_guard(lambda: file_transfer.fetch(self, target, source, out_path, keep_mode))
 
     def reset(self) -> None:
         """End the connection and core's own (ControlPersist)."""

@@ -22,11 +22,13 @@ Theory of operation
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 from ansible.utils.hashing import checksum
 
@@ -92,7 +94,9 @@ class OneTripCopyAction(_Core):
         follow: bool,
     ) -> Any:  # fmt: skip
         if not self._svc_tree_plan and self._svc_trip_is_simple(source_full, follow):
-            self._svc_trip = self._svc_trip_foresee(source_full, source_rel, dest)
+            # A source that goes away, or that cannot be read any more, core has its own words for.
+            with contextlib.suppress(OSError, AnsibleError):
+                self._svc_trip = self._svc_trip_foresee(source_full, source_rel, dest)
         ahead = self._connection.svc_loop_ahead if content is None else None
         if ahead is not None:
             ahead.reached(Place(self, task_vars))
@@ -169,9 +173,12 @@ class OneTripCopyAction(_Core):
             self._svc_trip, self._svc_abridged = trip, abridged
 
     def _svc_trip_read(self, trip: Foreseen) -> None:
-        with open(trip.source, "rb") as file:
-            trip.content = file.read()
-            trip.mode = self._connection.svc_new_mode(os.fstat(file.fileno()).st_mode)
+        try:
+            with open(trip.source, "rb") as file:
+                trip.content = file.read()
+                trip.mode = self._connection.svc_new_mode(os.fstat(file.fileno()).st_mode)
+        except OSError:
+            raise NotSent from None  # core will look for it, and say what is wrong
         if hashlib.sha1(trip.content, usedforsecurity=False).hexdigest() != trip.sha1:
             raise NotSent
 

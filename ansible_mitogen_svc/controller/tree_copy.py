@@ -14,16 +14,26 @@ Theory of operation
    which composes others is slower and not wrong.
 4. A result that is not simply good (failure, warnings, no JSON) is handed to core as the outcome of the command, and
    takes core's whole way from there. The items behind it have not been run.
-5. Core's way from the start: single files, large files, files of a vault, `raw`, changed files in diff mode, what
+5. Two files may be one at the destination (a directory there is a link to another, or the file system takes `A` for
+   `a`): the copy of one changes the other's state. States found together are forgotten where they are of one file.
+6. Nothing is foreseen beyond a file that is none here (a pipe, a socket) or cannot be read: core comes to it in turn
+   and has its own words. And no content is beyond a file of which it is not known that it needs none: should that one
+   fail, core would never have come to those behind it.
+7. Core's way from the start: single files, large files, files of a vault, `raw`, changed files in diff mode, what
    `follow` finds to be a link, destinations that are directories.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import errno
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ansible.errors import AnsibleError
 from ansible.parsing.vault import is_encrypted_file
 from ansible.utils.display import Display
 from ansible.utils.hashing import checksum
@@ -74,7 +84,7 @@ class TreeCopyAction(_Core):
         self._svc_tree_plan = False
         self._svc_tree_copied: list[str] = []
         self._svc_tree_results: dict[str, Outcome] = {}
-        self._svc_tree_stats: dict[str, Any] = {}
+        self._svc_tree_forgotten: set[str] = set()
         source = copy_action.find_source(self) if content is None else None
         if source is None or self._task.async_val or self._connection.svc_target() is None:
             return
@@ -113,13 +123,25 @@ class TreeCopyAction(_Core):
             self._svc_batch = self._svc_tree_foresee(module_name, module_args, key)
         batch = self._svc_batch
         try:
-            return super()._execute_module(module_name, module_args, tmp, task_vars, **keywords)
+            result = super()._execute_module(module_name, module_args, tmp, task_vars, **keywords)
         finally:
             self._svc_batch = self._svc_outcome = None
             if batch is not None:
                 self._svc_tree_results.update(batch.outcomes)
                 self._svc_tree_stuck = self._svc_tree_stuck or batch.stuck
                 counters.add("module_runs", "zygote", "in a batch", amount=len(batch.outcomes))
+        if batch is not None and batch.module == "stat":
+            self._svc_tree_forget_doubles(result, batch)
+        return result
+
+    def _svc_tree_forget_doubles(self, first: Mapping[str, Any], batch: Batch) -> None:
+        """Have core ask again, in turn, for the state of each file that has another name in the batch."""
+        found = {key: _identity(simple_result(outcome)) for key, outcome in batch.outcomes.items()}
+        names = collections.Counter([_identity(first), *found.values()])
+        for key, identity in found.items():
+            if identity is not None and names[identity] > 1:
+                self._svc_tree_forgotten.add(key)
+                del self._svc_tree_results[key]
 
     _svc_outcome: Outcome | None = None
     _svc_tree_stuck = False
@@ -128,10 +150,12 @@ class TreeCopyAction(_Core):
         """The runs of a module that core will ask for after the current one; None when that is not foreseen right."""
         plan = self._svc_tree_plan
         assert isinstance(plan, CopyPlan)
+        if key in self._svc_tree_forgotten:
+            return None  # the files behind it were asked about with it
         foreseen: list[Item] = []
         size = 0
         met = False
-        for item in self._svc_tree_items(plan, module, arguments):
+        for item in _as_far_as_can_be_read(self._svc_tree_items(plan, module, arguments)):
             if not met:
                 met = item.key == key
                 continue
@@ -162,13 +186,19 @@ class TreeCopyAction(_Core):
             return ()
         return (Item(key_of(module, each), each) for each in composed)
 
-    def _svc_tree_known(self, plan: CopyPlan) -> Iterable[tuple[str, str, Mapping[str, Any], str]]:
-        """From the current file on: those whose state on the target is known, with it and the checksum here."""
+    def _svc_tree_known(self, plan: CopyPlan) -> Iterable[tuple[str, str, Mapping[str, Any] | None, str]]:
+        """From the current file on: each with its state on the target, and its checksum here; None and nothing for those
+        whose state is not known, and for a vault's. Raises OSError and AnsibleError at one that cannot be read.
+        """
         here = plan.files.index(self._svc_tree_at) if self._svc_tree_at in plan.files else len(plan.files)
         for position, (full, relative) in enumerate(plan.files[here:]):
             asked = plan.stat_arguments(self._svc_tree_dest, relative, self._svc_tree_follow)
             status = self._svc_tree_stat(key_of("ansible.legacy.stat", asked)) if position else {}
-            if status is not None and not is_encrypted(full):
+            if status is None or is_encrypted(full):
+                if not position:
+                    return
+                yield full, relative, None, ""
+            else:
                 yield full, relative, status, str(checksum(full))
 
     def _svc_tree_stat(self, key: str) -> Mapping[str, Any] | None:
@@ -180,18 +210,17 @@ class TreeCopyAction(_Core):
         if self._svc_tree_follow:
             return
         for position, (full, relative, status, local) in enumerate(self._svc_tree_known(plan)):
-            same = status.get("exists") and not status.get("isdir") and status.get("checksum") == local and plan.force
-            if not position or same:
+            if not position or status is not None and plan.force and _is_same(status, local):
                 yield full, relative
 
     def _svc_tree_copies(self, plan: CopyPlan) -> Iterable[Item]:
         if self._task.diff or self._task.check_mode or self._svc_tree_stuck:
             return
         for position, (full, relative, status, local) in enumerate(self._svc_tree_known(plan)):
-            exists = bool(status.get("exists"))
-            new = not exists or plan.force and not status.get("isdir") and status.get("checksum", "") != local
-            if position and (not new or os.stat(full).st_size > SMALL):
+            if position and status is not None and status.get("exists") and (not plan.force or _is_same(status, local)):
                 continue
+            if position and (status is None or status.get("isdir") or os.stat(full).st_size > SMALL):
+                return
             arguments = plan.copy_arguments(self._svc_tree_dest, full, relative, self._svc_tree_follow, local)
             item = Item(key_of("ansible.legacy.copy", arguments), arguments)
             if position:
@@ -203,6 +232,30 @@ class TreeCopyAction(_Core):
 
 
 def is_encrypted(path: str) -> bool:
-    """Whether a file is a vault's, which core decrypts before it looks at it."""
+    """Whether a file is a vault's, which core decrypts before it looks at it. Raises OSError: it cannot be read.
+
+    What is no file is not opened: a pipe would keep who does so waiting.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
     with open(path, "rb") as file:
         return bool(is_encrypted_file(file))
+
+
+def _as_far_as_can_be_read(items: Iterable[Item]) -> Iterable[Item]:
+    """The items before the first that there is none of, as its file here cannot be read."""
+    with contextlib.suppress(OSError, AnsibleError):
+        yield from items
+
+
+def _is_same(status: Mapping[str, Any], local: str) -> bool:
+    """Whether a state is that of a file with this checksum."""
+    return bool(status.get("exists")) and not status.get("isdir") and status.get("checksum") == local
+
+
+def _identity(result: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    """Which file it is whose state the stat module found."""
+    status = result.get("stat") if result is not None else None
+    if not isinstance(status, dict) or not status.get("exists"):
+        return None
+    return status.get("dev", -1), status.get("inode", -1)

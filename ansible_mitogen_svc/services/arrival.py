@@ -6,7 +6,8 @@ Used by the FileService (services/file.py), in the pool thread of the transfer.
 
 1. What is new, or a plain file of this user alone, gets its name when all of it has come, with the mode, group and
    attributes (an ACL, say) of the file it replaces.
-2. Everything else that may be there is written in place, as sftp and core's local plugin do: what is no file
+2. Where something is mounted on the very file nothing can take its name: all that has come is written to it then.
+3. Everything else that may be there is written in place, as sftp and core's local plugin do: what is no file
    (/dev/null), has other names, another owner or group, attributes that nobody may give, or bits that writing takes
    away (setuid), and what lies where nothing can be made.
 """
@@ -18,11 +19,11 @@ import os
 import stat
 from typing import Any
 
-from ansible_mitogen_svc.wire import transfer
+from ansible_mitogen_svc.wire import mounted, transfer
 from ansible_mitogen_svc.wire.attributes import copy_attributes
 from ansible_mitogen_svc.wire.file_version import version_of
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _IN_PLACE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
@@ -50,9 +51,10 @@ class Arrival:
         self._path = os.path.realpath(destination)
         self._replaced = _status(self._path)
         self._temporary: bytes | None = None
+        self._mode = mode
         with contextlib.ExitStack() as stack:
             stack.callback(self._drop)
-            self.descriptor = self._open(mode)
+            self.descriptor = self._open()
             stack.callback(_close, self.descriptor)
             self._regular = stat.S_ISREG(os.fstat(self.descriptor).st_mode)
             self.digests = transfer.FileDigests()
@@ -78,26 +80,33 @@ class Arrival:
         if self._sync is not None:
             self._sync.finish()
             os.fsync(self.descriptor)
-        known = {"version": version_of(os.fstat(self.descriptor)), "digests": self.digests.hexdigests()}
         if self._temporary is not None:
-            os.replace(self._temporary, self._path)
-            self._temporary = None
+            self._take_name(self._temporary)
+        known = {"version": version_of(os.fstat(self.descriptor)), "digests": self.digests.hexdigests()}
         # What is no file does not have what was written to it.
         return known if self._regular else {"version": [], "digests": {}}
 
-    def _open(self, mode: int) -> int:
+    def _take_name(self, temporary: bytes) -> None:
+        if mounted.rename(temporary, self._path):
+            self._temporary = None
+            return
+        self.descriptor = mounted.write_over(self.descriptor, self._path, self._mode)
+        self._ends.callback(_close, self.descriptor)
+        self._drop()
+
+    def _open(self) -> int:
         replaced = self._replaced
         if replaced is None or _is_plain(replaced) and os.access(self._path, os.W_OK):
             place = os.path.dirname(self._path)
-            descriptor = self._open_beside(place, mode) if os.access(place, os.W_OK) else None
+            descriptor = self._open_beside(place) if os.access(place, os.W_OK) else None
             if descriptor is not None:
                 return descriptor
-        return os.open(self._path, _IN_PLACE, mode)
+        return os.open(self._path, _IN_PLACE, self._mode)
 
-    def _open_beside(self, place: bytes, mode: int) -> int | None:
+    def _open_beside(self, place: bytes) -> int | None:
         """Open a file that can take the name; None where it would not be like the one that has it now."""
         path = os.path.join(place, b".svc-fetch-" + os.urandom(8).hex().encode())
-        descriptor = os.open(path, _NEW, mode if self._replaced is None else 0o600)
+        descriptor = os.open(path, _NEW, self._mode if self._replaced is None else 0o600)
         self._temporary = path
         if self._replaced is None or _resembles(descriptor, self._replaced, self._path):
             return descriptor

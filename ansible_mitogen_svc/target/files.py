@@ -14,7 +14,8 @@ Theory of operation
 3. The first failure removes the temporary file and is kept: it answers the next message that wants an answer.
 4. A connection that ends takes the unfinished files with it (`close`). What a killed agent left is removed by the
    next transfer to the same destination, which finds it unlocked.
-5. What exists and is no regular file is written in place, as sftp does.
+5. What exists and is no regular file is written in place, as sftp does; and so is, with what has all come, a file that
+   something is mounted on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import queue
 import stat
 import threading
 
-from ansible_mitogen_svc.wire import transfer
+from ansible_mitogen_svc.wire import mounted, transfer
 from ansible_mitogen_svc.wire.attributes import copy_attributes
 from ansible_mitogen_svc.wire.file_version import version_of
 
@@ -180,11 +181,12 @@ class Incoming:
 
     def _open_temporary(self) -> None:
         directory, name = os.path.split(self._final)
-        prefix = f'.{name[:60]}.'
+        # Bytes are what a name may have 255 of.
+        prefix = f'.{os.fsdecode(os.fsencode(name)[:60])}.'
         _remove_stale(directory, prefix)
         while self._descriptor < 0:
             temporary = os.path.join(directory, f'{prefix}{os.urandom(8).hex()}{SUFFIX}')
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(temporary, flags, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(descriptor).st_nlink:
@@ -202,14 +204,21 @@ class Incoming:
             self._sync.finish()
         if self._durable:
             os.fsync(self._descriptor)
-        with self._lock:
-            if self._temporary is not None:
-                os.rename(self._temporary, self._final)
-                self._temporary = None
+        self._take_name()
         if self._durable:
             _sync_directory(os.path.dirname(self._final))
         digests = self._digests.hexdigests() if self._digests is not None else {}
         return {'version': version_of(os.fstat(self._descriptor)), 'digests': digests} if digests else {}
+
+    def _take_name(self) -> None:
+        with self._lock:
+            if self._temporary is None or mounted.rename(self._temporary, self._final):
+                self._temporary = None
+                return
+        finished = self._descriptor
+        self._descriptor = mounted.write_over(finished, self._final, self._mode)
+        os.close(finished)
+        self.abandon()
 
     def _take_attributes(self) -> None:
         if self._replaced is None:
@@ -285,9 +294,12 @@ class Outgoing:
 
 
 def _remove_stale(directory: str, prefix: str) -> None:
-    """Remove temporary files of ours that no living process holds."""
-    with os.scandir(directory or '.') as entries:
-        found = [entry.path for entry in entries if entry.name.startswith(prefix) and entry.name.endswith(SUFFIX)]
+    """Remove temporary files of ours that no living process holds; nothing where one may not look for them."""
+    try:
+        with os.scandir(directory or '.') as entries:
+            found = [entry.path for entry in entries if entry.name.startswith(prefix) and entry.name.endswith(SUFFIX)]
+    except OSError:
+        return
     for path in found:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

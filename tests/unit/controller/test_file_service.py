@@ -14,6 +14,7 @@ import resource
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -141,6 +142,83 @@ def test_what_has_two_names_keeps_both(
     os.link(place / "old", place / "other")
     put(session, connect("one"), large, place / "old")
     assert (place / "other").read_bytes() == large.read_bytes()
+
+
+@pytest.fixture
+def mounted(place: pathlib.Path, tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file on which another one is mounted, as containers have it of /etc/hosts."""
+    path = place / "mounted"
+    path.write_text("below")
+    (tmp_path / "above").write_text("above")
+    (tmp_path / "above").chmod(0o604)
+    done = subprocess.run(["mount", "--bind", str(tmp_path / "above"), str(path)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr}")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@AS_ROOT
+@pytest.mark.parametrize("direction", ["put", "fetch"])
+def test_a_file_that_is_mounted_is_written_in_place(
+    direction: str, session: Session, connect: Connect, large: pathlib.Path, mounted: pathlib.Path
+) -> None:
+    os.truncate(large, large.stat().st_size + (4 << 20))
+    before = mounted.stat()
+    (put if direction == "put" else fetch)(session, connect("one"), large, mounted)
+    now = mounted.stat()
+    assert mounted.read_bytes() == large.read_bytes()
+    assert (now.st_dev, now.st_ino, now.st_mode) == (before.st_dev, before.st_ino, before.st_mode)
+    assert os.listdir(mounted.parent) == ["mounted"]
+
+
+@AS_ROOT
+@pytest.mark.parametrize("direction", ["put", "fetch"])
+def test_what_is_known_of_a_file_that_is_mounted_is_of_that_file(
+    direction: str, session: Session, connect: Connect, large: pathlib.Path, mounted: pathlib.Path
+) -> None:
+    if direction == "put":
+        known = put_known(session, connect("one"), large, mounted)["known"]
+    else:
+        known = session.move_file(
+            "fetch", context_id=connect("one").context_id, source=str(large), destination=str(mounted))["known"]
+    assert known["version"] == version_of(mounted.stat())
+    assert known["digests"]["sha1"] == hashlib.sha1(large.read_bytes()).hexdigest()
+
+
+def test_a_name_of_as_many_bytes_as_a_name_may_have_is_written_to(
+    session: Session, connect: Connect, large: pathlib.Path, place: pathlib.Path
+) -> None:
+    path = place / ("\N{MATHEMATICAL FRAKTUR CAPITAL U}" * 63 + "abc")
+    assert len(os.fsencode(path.name)) == 255
+    put(session, connect("one"), large, path)
+    assert os.listdir(place) == [path.name] and path.read_bytes() == large.read_bytes()
+
+
+UNLISTED = """
+import os, sys, tempfile
+sys.path.insert(0, sys.argv[1])
+from ansible_mitogen_svc.target.files import Incoming
+if os.geteuid() == 0:
+    os.setuid(65534)
+with tempfile.TemporaryDirectory() as place:
+    os.chmod(place, 0o300)
+    file = Incoming({'path': os.path.join(place, 'new'), 'mode': 0o600})
+    file.do({'op': 'receive'}, [])
+    file.do({'op': 'part'}, [b'content'])
+    file.do({'op': 'complete', 'size': 7, 'sha256': sys.argv[2]}, [])
+    file.discard()
+    os.chmod(place, 0o700)
+    print(os.listdir(place))
+"""
+
+
+def test_a_directory_that_may_be_written_to_and_not_listed_takes_a_file() -> None:
+    root = pathlib.Path(__file__).resolve().parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", UNLISTED, str(root), hashlib.sha256(b"content").hexdigest()],
+        capture_output=True, text=True, timeout=60, cwd="/")  # fmt: skip
+    assert (done.stdout, done.stderr) == ("['new']\n", "")
 
 
 def test_holes_stay_holes_in_both_directions(

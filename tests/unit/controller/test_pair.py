@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 import pytest
 
+from ansible_mitogen_svc.controller.one_trip import COPY, Foreseen, OneTripCopyAction
 from ansible_mitogen_svc.controller.pair import HeldRun, NotSent
 from ansible_mitogen_svc.controller.steps import Steps
 from ansible_mitogen_svc.controller.target import Hello, Zygote
@@ -84,6 +86,14 @@ def test_what_goes_wrong_is_the_first_ones_and_steps_are_not_done_twice(error: E
     assert len(run.steps_left().steps) == left
     with pytest.raises(type(error)):
         run.outcome()
+
+
+def test_a_source_that_is_gone_when_it_is_read_is_no_failure_of_the_run_before_it(tmp_path: pathlib.Path) -> None:
+    action: Any = object.__new__(OneTripCopyAction)
+    action._svc_abridged = None
+    foreseen = Foreseen(COPY, {}, "0" * 40, str(tmp_path / "gone"), "/tmp/x/.source")
+    action._svc_trip_compose(foreseen, {})
+    assert foreseen.result is None and action._svc_trip is foreseen
 
 
 def test_a_second_for_another_zygote_is_not_sent() -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -15,12 +16,13 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import mitogen.master
 import mitogen.parent
 import pytest
+from ansible.errors import AnsibleFileNotFound
 from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import connection_loader
 
@@ -189,6 +191,38 @@ def local_connection() -> Any:
     connection.svc_variables = {"ansible_python_interpreter": sys.executable}
     connection.svc_templar = types.SimpleNamespace(template=lambda value: value)
     return connection
+
+
+@pytest.fixture
+def here(tmp_path: pathlib.Path) -> Iterator[Any]:
+    """A local connection of a task whose playbook is in `tmp_path`."""
+    connection = local_connection()
+    connection.cwd = str(tmp_path)
+    yield connection
+    session_lifecycle.close()
+    session_lifecycle.begin()
+
+
+@pytest.mark.parametrize("whose", ["ours", "core's"])
+def test_relative_paths_of_a_local_connection_are_from_the_playbook_on(
+    whose: str, here: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RIG_PLACE", str(tmp_path / "place"))
+    (tmp_path / "place").mkdir()
+    (tmp_path / "source").write_text("content")
+    put = here.put_file if whose == "ours" else functools.partial(here.svc_plugin_class.put_file, here)
+    put("source", "place/relative")
+    put("$RIG_PLACE/relative", "$RIG_PLACE/variable")
+    assert (tmp_path / "place/relative").read_text() == (tmp_path / "place/variable").read_text() == "content"
+
+
+def test_a_missing_source_is_reported_as_core_does(here: Any, tmp_path: pathlib.Path) -> None:
+    said = []
+    for put in (here.put_file, functools.partial(here.svc_plugin_class.put_file, here)):
+        with pytest.raises(AnsibleFileNotFound) as caught:
+            put("missing", str(tmp_path / "there"))
+        said.append(str(caught.value))
+    assert said[0] == said[1] and str(tmp_path / "missing") in said[0]
 
 
 def test_a_connection_that_died_without_a_word_is_made_anew_for_the_next_task() -> None:

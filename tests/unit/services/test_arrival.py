@@ -94,6 +94,22 @@ def test_a_file_does_not_inherit_what_its_directory_gives_to_new_ones_and_a_new_
     assert (old.parent / "new").stat().st_mode == (old.parent / "usual").stat().st_mode
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_file_that_is_mounted_is_written_in_place_and_nothing_stays_open(old: pathlib.Path) -> None:
+    above = old.parent.with_name("above")
+    above.write_text("above, and longer than what comes")
+    done = subprocess.run(["mount", "--bind", str(above), str(old)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr}")
+    try:
+        before = sorted(os.listdir("/proc/self/fd"))
+        assert in_place(old)
+        assert sorted(os.listdir("/proc/self/fd")) == before
+        assert above.read_bytes() == b"new"
+    finally:
+        subprocess.run(["umount", "-l", str(old)], check=True)
+
+
 def test_what_fails_at_its_start_leaves_nothing_and_keeps_nothing_open(
     old: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
