@@ -143,7 +143,7 @@ class AcceleratedAction(_Core):
             # No module run is under way any more, so this is a command like others.
             return self._low_level_execute_command(given[0], sudoable, given[1], *args, **kwargs)
         except InterpreterFailed as failure:
-            self._svc_count("cold", "interpreter did not start")
+            self._svc_count("cold", failure.reason)
             display.vvv(f"what core's own way makes of it is the result: {failure}", host=connection.svc_name)
             connection.svc_job = None
             return super()._low_level_execute_command(given[0], sudoable, self._svc_whole(given[1]), *args, **kwargs)

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible_mitogen_svc.controller import settings
 from ansible_mitogen_svc.controller.escalation import Escalation
@@ -84,7 +85,27 @@ class NotBecome(Exception):
 
 
 class InterpreterFailed(Exception):
-    """The command became, but what it ran is no Python that could be made a zygote; the text says what it was."""
+    """The command became, but what it ran is no Python that could be made a zygote; the text says what it was.
+
+    Attributes:
+        reason: for the statistics.
+    """
+
+    reason = "interpreter did not start"
+
+
+class CodeRefused(InterpreterFailed):
+    """A zygote cannot import core's `module_utils`, or cannot have the job's code; nothing of the job was done."""
+
+    #: By the kind of the refusal, as docs/protocol.md has it.
+    REASONS: ClassVar[Mapping[str, str]] = {
+        "BaseSetFailed": "module_utils cannot be imported",
+        "ManifestLost": "code did not arrive",
+    }
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.reason = self.REASONS[kind]
 
 
 def zygote_for(target: Target, identity: Identity, shell: str) -> tuple[Zygote, str]:

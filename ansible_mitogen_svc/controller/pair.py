@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ansible_mitogen_svc.controller.identity import CodeRefused
 from ansible_mitogen_svc.controller.payload import Payload
 from ansible_mitogen_svc.controller.steps import Steps
 from ansible_mitogen_svc.controller.target import Before, Target, Zygote
@@ -113,7 +114,9 @@ class HeldRun:
     def steps_left(self) -> Steps:
         """The steps that are still to be done, and may be done: where nothing was sent, or nobody was there."""
         answered = self.answer is not None and self.delivered
-        failed = self.failure is not None and not isinstance(self.failure, ZygoteGone)
+        # Another zygote's were done before this one could refuse the run.
+        not_begun = isinstance(self.failure, (ZygoteGone, CodeRefused)) and self.zygote.number == self.writer
+        failed = self.failure is not None and not not_begun
         return Steps() if answered or failed else self.steps
 
     def outcome(self) -> Answer | None:

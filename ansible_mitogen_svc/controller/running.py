@@ -10,7 +10,8 @@ Theory of operation
    none yet; a job without one is a command line for the login user's shell, in the login zygote.
 2. Steps that nobody waits for are collected and travel with the next job, before it, or in front of it to the zygote
    that writes the task's files. `svc_flush` is for whatever needs them earlier.
-3. A job that was not delivered, or was refused before it began, is given to another zygote once. What was lost after
+3. A job that was not delivered, or was refused before it began, is given to another zygote once, or goes core's own
+   way where a zygote cannot have or import its code, and core has the words for it. What was lost after
    that may have happened, and is core's exception for an unreachable host, unless ssh's `reconnection_retries` says
    to try again all the same.
 """
@@ -243,7 +244,7 @@ class RunningConnection(ReachingConnection):
         header["steps"], data = self.svc_steps.take(first_blob=len(blobs))
         try:
             return self.svc_call(target, zygote, header, [*blobs, *data])
-        except ZygoteGone:
+        except (ZygoteGone, identities.CodeRefused):
             self.svc_steps = waiting
             raise
 
@@ -281,6 +282,8 @@ class RunningConnection(ReachingConnection):
             if error.kind in ("InterpreterChanged", "AccountChanged"):  # nothing was started
                 self._svc_give_up(target, zygote.number)
                 raise ZygoteGone(str(error)) from None
+            if error.kind in identities.CodeRefused.REASONS:
+                raise identities.CodeRefused(str(error), error.kind) from None
             if makes_directory(error.failed_step, header, before):
                 self._svc_explain_directory()
             raise AnsibleError(f"The task could not be started on {self.svc_name}: {error}") from error

@@ -187,8 +187,8 @@ class TreeCopyAction(_Core):
         return (Item(key_of(module, each), each) for each in composed)
 
     def _svc_tree_known(self, plan: CopyPlan) -> Iterable[tuple[str, str, Mapping[str, Any] | None, str]]:
-        """From the current file on: each with its state on the target, and its checksum here; None and nothing for those
-        whose state is not known, and for a vault's. Raises OSError and AnsibleError at one that cannot be read.
+        """From the current file on: each with its state on the target, and its checksum here; None and nothing for
+        those whose state is not known, and for a vault's. Raises OSError and AnsibleError at one that cannot be read.
         """
         here = plan.files.index(self._svc_tree_at) if self._svc_tree_at in plan.files else len(plan.files)
         for position, (full, relative) in enumerate(plan.files[here:]):

@@ -230,9 +230,35 @@ def _forget_ourselves() -> None:
         del sys.modules[name]
 
 
+def _let_modules_lead() -> None:
+    """Let a module make a session or a process group of its own once, as it can under core.
+
+    There a shell leads both. Here the job's process does, and the system refuses to give it what it has.
+    """
+    setsid, setpgid = os.setsid, os.setpgid
+    made: list[str] = []
+
+    def is_given(what: str) -> bool:
+        if os.getsid(0) != os.getpid() or 'session' in made or (what == 'session' and made):
+            return False  # a process of the module's own, or what is refused under core as well
+        made.append(what)
+        return True
+
+    def make_session() -> None:
+        if not is_given('session'):
+            setsid()
+
+    def join_group(pid: int, group: int, /) -> None:
+        if not {pid, group} <= {0, os.getpid()} or not is_given('group'):
+            setpgid(pid, group)
+
+    os.setsid, os.setpgid, os.setpgrp = make_session, join_group, lambda: join_group(0, 0)
+
+
 def _look_like_a_script() -> None:
     """Give this process what a Python has which reads core's wrapper from its standard input."""
     importlib.invalidate_caches()
+    _let_modules_lead()
     main: Any = types.ModuleType('__main__')
     main.__builtins__ = __builtins__
     main._ANSIBALLZ_WRAPPER = True

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ansible_mitogen_svc.controller.identity import CodeRefused
 from ansible_mitogen_svc.controller.one_trip import COPY, Foreseen, OneTripCopyAction
 from ansible_mitogen_svc.controller.pair import HeldRun, NotSent
 from ansible_mitogen_svc.controller.steps import Steps
@@ -75,15 +76,22 @@ def test_steps_go_with_the_run_they_belong_to(number: int) -> None:
         assert before[1] == [b"content"] and blobs == [b"others"]
 
 
-@pytest.mark.parametrize(("error", "left"), [(ZygoteGone("gone"), 1), (ZygoteLost("lost"), 0)])
-def test_what_goes_wrong_is_the_first_ones_and_steps_are_not_done_twice(error: Exception, left: int) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [(ZygoteGone("gone"), 1), (CodeRefused("refused", "BaseSetFailed"), 1), (ZygoteLost("lost"), 0)],
+)
+def test_what_goes_wrong_is_the_first_ones_and_steps_are_not_done_twice(
+    error: Exception, left: int, number: int
+) -> None:
     def call(*arguments: Any) -> Answer:
         raise error
 
-    run = held(1)
+    run = held(number)
     with pytest.raises(NotSent):
-        run.send(call, Zygote(1, HELLO), {"op": "run"}, [b"others"], Steps())
-    assert len(run.steps_left().steps) == left
+        run.send(call, Zygote(number, HELLO), {"op": "run"}, [b"others"], Steps())
+    # Those of another zygote were done before.
+    assert len(run.steps_left().steps) == (left if number == 1 else 0)
     with pytest.raises(type(error)):
         run.outcome()
 

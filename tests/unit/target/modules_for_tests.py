@@ -21,6 +21,23 @@ _BODIES = {
     'kills_group': 'def main():\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    os.killpg(0, signal.SIGTERM)\n'
                    '    AnsibleModule({}).exit_json(alive=True)\n',
     'kills_group_dead': 'def main():\n    os.killpg(0, signal.SIGTERM)\n    time.sleep(5)\n',
+    'leads': '''
+def main():
+    module = AnsibleModule({'calls': {'type': 'list', 'elements': 'str'}})
+    calls = {'setsid': os.setsid, 'setpgrp': os.setpgrp, 'setpgid_0': lambda: os.setpgid(0, 0),
+             'setpgid_own': lambda: os.setpgid(os.getpid(), os.getpid())}
+    made = []
+    for call in module.params['calls']:
+        try:
+            made.append(str(calls[call]()))
+        except OSError as error:
+            made.append(str(error))
+    child = os.fork()
+    if not child:
+        os.setsid()
+        os._exit(os.getsid(0) != os.getpid())
+    module.exit_json(made=made, leads=os.getpgrp() == os.getpid(), child=os.waitpid(child, 0)[1])
+''',
     'daemonises': '''
 def main():
     module = AnsibleModule({'mark': {'type': 'str'}})

@@ -140,6 +140,15 @@ def test_a_killed_module_reports_its_signal_and_what_it_printed(
     assert warm.run(build(pair[1], 'ping')).header['rc'] == 0
 
 
+@pytest.mark.parametrize('calls', ['setsid setsid setpgrp', 'setpgrp setpgrp setsid', 'setpgid_own', 'setpgid_0'])
+def test_a_module_can_lead_a_session_or_a_group_as_in_a_cold_run(
+        calls: str, pair: tuple[str, str], warm: ZygoteProcess, build: Callable[..., Module]) -> None:
+    module = build(pair[1], 'svc_leads', calls=calls.replace(' ', ','))
+    warm.install(module)
+    cold = comparable(run_cold(pair[0], module, below_shell=True))
+    assert comparable(warm.run(module).outcome) == cold
+
+
 def test_a_flush_that_fails_gives_exit_code_120(
         pair: tuple[str, str], warm: ZygoteProcess, build: Callable[..., Module]) -> None:
     module = build(pair[1], 'svc_full_stdout')

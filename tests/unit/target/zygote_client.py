@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import select
+import shlex
 import shutil
 import subprocess
 import sys
@@ -248,8 +249,12 @@ class ZygoteProcess:
 
 
 def run_cold(python: str, module: Module, cwd: str | None = None,
-             environment: Mapping[str, str] | None = None) -> tuple[int, bytes, bytes]:
-    """Run the whole AnsiballZ text as core does with pipelining: on the standard input of a new Python."""
-    done = subprocess.run([python], input=module.text, capture_output=True, cwd=cwd, timeout=120,
+             environment: Mapping[str, str] | None = None, below_shell: bool = False) -> tuple[int, bytes, bytes]:
+    """Run the whole AnsiballZ text as core does with pipelining: on the standard input of a new Python.
+
+    `below_shell`: with core's shell around it, which leads the session and the process group.
+    """
+    argv = ['/bin/sh', '-c', f'{shlex.quote(python)} && sleep 0'] if below_shell else [python]
+    done = subprocess.run(argv, input=module.text, capture_output=True, cwd=cwd, timeout=120,
                           env={**plain_environment(), **(environment or {})}, start_new_session=True)
     return done.returncode, done.stdout, done.stderr
