@@ -137,6 +137,17 @@ class TaskPolicy:
         return None
 
 
+class LookAheadPolicy(TaskPolicy):
+    """What a look at a task's condition before it runs may use: no plugins but trusted ones, of whatever type."""
+
+    def _objection(
+        self, plugin_type: str, name: str, fqcn: str | None, path: str | None
+    ) -> tuple[WorkerKind, str] | None:
+        if plugin_type in _CHECKED and path is not None and not self.trust.allows(fqcn, path):
+            return self.kind, f"{plugin_type}:{fqcn or name}"
+        return super()._objection(plugin_type, name, fqcn, path)
+
+
 #: Those that only compute, unless they say otherwise.
 _COMPUTING = frozenset({"filter", "test"})
 _CHECKED = frozenset({"action", "connection", "become", "lookup"}) | _COMPUTING
