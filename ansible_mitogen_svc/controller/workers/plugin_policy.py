@@ -32,7 +32,8 @@ from ansible_mitogen_svc.controller.workers.kinds import WorkerKind
 from ansible_mitogen_svc.controller.workers.plugin_state import keeps_state
 
 #: Lookups of ansible.builtin that want a process of their own. What `lines` and `pipe` start inherits standard error,
-#: and only a worker process has one to give away. `url` installs its credentials and its trust for the whole process.
+#: and only a worker process has one to give away (for those found too late see compat/lookup_programs.py). `url`
+#: installs its credentials and its trust for the whole process.
 PROCESS_LOOKUPS = frozenset({"lines", "pipe", "url"})
 #: Lookups of ansible.builtin that may wait: for the lock of a file.
 WAITING_LOOKUPS = frozenset({"password"})
