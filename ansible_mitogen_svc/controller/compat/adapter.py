@@ -90,7 +90,7 @@ class CoreAdapter(ABC):
             made = executor._get_action_handler_with_module_context(  # type: ignore[attr-defined]
                 self, *arguments, **keywords
             )
-            action_made()
+            action_made(made[0])
             return made
 
         return type(executor.__name__, (executor,), {"_get_action_handler_with_module_context": get_handler})

@@ -10,6 +10,8 @@ Theory of operation
 2. A string or number cannot change, nor can a tag: the value with its tag, made once, does for all tasks. Which object
    a value is tells it from others; the memory holds it, so that no other can take its identity.
 3. Lists and dicts are copied by core each time, as they may have changed since.
+4. Long strings are copied by core each time, too: they are few, and of one that changes again and again the memory
+   would keep every version.
 """
 
 from __future__ import annotations
@@ -20,8 +22,11 @@ from ansible.module_utils._internal._datatag import _AnsibleTaggedFloat, _Ansibl
 
 #: Values kept, of a hundred bytes and more each; beyond that the memory starts anew.
 LIMIT = 1 << 16
+#: Characters of a string that is remembered.
+LONGEST = 256
 
-_UNCHANGING = frozenset({str, int, float, _AnsibleTaggedStr, _AnsibleTaggedInt, _AnsibleTaggedFloat})
+_STRINGS = frozenset({str, _AnsibleTaggedStr})
+_UNCHANGING = _STRINGS | {int, float, _AnsibleTaggedInt, _AnsibleTaggedFloat}
 
 
 class RememberingTag:
@@ -37,7 +42,8 @@ class RememberingTag:
 
     def tag(self, value: Any) -> Any:
         """`value` with the tag."""
-        if type(value) not in _UNCHANGING:
+        kind = type(value)
+        if kind not in _UNCHANGING or kind in _STRINGS and len(value) > LONGEST:
             return self._core.tag(value)
         entry = self._known.get(id(value))
         if entry is None:

@@ -16,7 +16,7 @@ The rules, first match wins; the reason in statistics and messages is in bracket
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ansible import constants
@@ -25,8 +25,10 @@ from ansible.plugins.loader import action_loader, become_loader, connection_load
 
 from ansible_mitogen_svc.controller.compat.adapter import CoreAdapter, QueuedTask
 from ansible_mitogen_svc.controller.workers.kinds import Decision, WorkerKind
+from ansible_mitogen_svc.controller.workers.output import worker_output
 from ansible_mitogen_svc.controller.workers.plugin_policy import (
     Abandon,
+    LookAheadPolicy,
     PluginTrust,
     TaskPolicy,
     is_served,
@@ -129,12 +131,17 @@ class Decider:
         return Decision(WorkerKind.THREAD, "remote")
 
     def _is_skipped(self, queued: QueuedTask) -> bool:
-        """Whether it is cheap to tell that `queued` ends before it needs a connection."""
+        """Whether it is cheap to tell that `queued` ends before it needs a connection.
+
+        The task will look at its condition again: what plugins say here is said twice, and what they do is done twice.
+        So it is looked at only as long as they are ones that do nothing else.
+        """
         task = queued.task
         if not task.when or task.loop is not None or task.delegate_to is not None:
             return False
+        policy = LookAheadPolicy(WorkerKind.INLINE, PluginTrust(self._trust.roots), self._serves)
         try:
-            with policy_of_this_thread(self.policy(WorkerKind.INLINE)), self._adapter.unheard():
+            with worker_output(_drop), policy_of_this_thread(policy), self._adapter.unheard():
                 return self._adapter.is_skipped_by_condition(task, queued.task_vars)
         except (AnsibleError, Abandon):
             return False
@@ -206,15 +213,25 @@ class Decider:
     def _vars_objection(self) -> Decision | None:
         """Reading another host's variables runs vars plugins, in whatever thread that happens."""
         if self._vars_plugins is None:
-            objection = None
-            # Paths only: how often core loads a vars plugin can be seen in its debug output.
-            for path in vars_loader.all(path_only=True):
-                name = os.path.splitext(os.path.basename(path))[0]
-                if not self._trust.allows(name, path):
-                    objection = Decision(_FORK, f"vars:ansible.legacy.{name}")
-                    break
-            self._vars_plugins = (objection,)
+            suspects = (fqcn for fqcn, path in _vars_plugins() if not self._trust.allows(fqcn, path))
+            fqcn = next(suspects, None)
+            self._vars_plugins = (Decision(_FORK, f"vars:{fqcn}") if fqcn else None,)
         return self._vars_plugins[0]
+
+
+def _drop(_entry: Callable[[], None]) -> None:
+    """What is done with messages of a look ahead."""
+
+
+def _vars_plugins() -> Iterator[tuple[str, str]]:
+    """Names and paths of the vars plugins that core uses: those beside a playbook, and those of collections by name."""
+    # Paths only: how often core loads a vars plugin can be seen in its debug output.
+    for path in vars_loader.all(path_only=True):
+        yield f"ansible.legacy.{os.path.splitext(os.path.basename(path))[0]}", path
+    for name in filter(None, constants.VARIABLE_PLUGINS_ENABLED):
+        found = vars_loader.find_plugin_with_context(name)
+        if found.resolved and "." in found.resolved_fqcn:
+            yield found.resolved_fqcn, found.plugin_resolved_path
 
 
 def _pauses(task: Any) -> bool:

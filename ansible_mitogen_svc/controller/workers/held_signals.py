@@ -10,6 +10,9 @@ fork (``os.register_at_fork``) it is printed and lost, and so is what that funct
 lock of its secrets for good, and every further fork waits 10 seconds for it. Raised in the method of multiprocessing
 that takes the queue's lock, it leaves that taken, and core waits for ever to write the queue's end. So they are noted,
 and handled afterwards.
+
+A signal may come, and what handles it raise, in between any two steps of putting our handler there and taking it away.
+What is left of ours then does what the handler before it would.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ class HeldSignals:
     def __init__(self) -> None:
         self._handlers: dict[signal.Signals, Any] = {}
         self._noted: list[int] = []
+        self._holding = False
 
     def __enter__(self) -> HeldSignals:
         for number in ENDING:
@@ -34,19 +38,23 @@ class HeldSignals:
             if callable(handler) and not isinstance(handler, signal.Handlers):
                 self._handlers[number] = handler
                 signal.signal(number, self._note)
+        self._holding = True
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.release()
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self._noted.append(number)
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._holding:
+            self._noted.append(number)
+        else:
+            self._handlers[signal.Signals(number)](number, frame)
 
     def release(self) -> None:
         """Handle them as before, and what has come meanwhile at once: raises what its handler raises."""
+        self._holding = False
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._handlers.clear()
         noted, self._noted = self._noted, []
         for one in noted[:1]:
             signal.raise_signal(one)

@@ -13,7 +13,8 @@ Theory of operation
    (plugin_state.py).
 4. A policy that objects raises `Abandon` as long as the task has done nothing: its worker hands it to another kind.
    Once the TaskExecutor has made an action object the task can no longer be taken back (`action_made`); what is found
-   later, by the action or by later items of a loop, is used where it is.
+   later, by the action or by later items of a loop, is used where it is. An action of which nothing is seen before it
+   returns is taken back until then (`RESTARTABLE`).
 5. `Abandon` is a BaseException, as nothing between the finder and the worker may turn it into a failed task.
 """
 
@@ -31,10 +32,15 @@ from ansible_mitogen_svc.controller.workers.kinds import WorkerKind
 from ansible_mitogen_svc.controller.workers.plugin_state import keeps_state
 
 #: Lookups of ansible.builtin that want a process of their own. What `lines` and `pipe` start inherits standard error,
-#: and only a worker process has one to give away. `url` installs its credentials and its trust for the whole process.
+#: and only a worker process has one to give away (for those found too late see compat/lookup_programs.py). `url`
+#: installs its credentials and its trust for the whole process.
 PROCESS_LOOKUPS = frozenset({"lines", "pipe", "url"})
 #: Lookups of ansible.builtin that may wait: for the lock of a file.
 WAITING_LOOKUPS = frozenset({"password"})
+#: Actions of ansible.builtin that do nothing but compute their result.
+RESTARTABLE = frozenset(
+    f"ansible.builtin.{name}" for name in ("assert", "debug", "fail", "set_fact", "validate_argument_spec")
+)
 
 _MARK = "_ansible_mitogen_svc_policed"
 _local = threading.local()
@@ -132,6 +138,17 @@ class TaskPolicy:
         return None
 
 
+class LookAheadPolicy(TaskPolicy):
+    """What a look at a task's condition before it runs may use: no plugins but trusted ones, of whatever type."""
+
+    def _objection(
+        self, plugin_type: str, name: str, fqcn: str | None, path: str | None
+    ) -> tuple[WorkerKind, str] | None:
+        if plugin_type in _CHECKED and path is not None and not self.trust.allows(fqcn, path):
+            return self.kind, f"{plugin_type}:{fqcn or name}"
+        return super()._objection(plugin_type, name, fqcn, path)
+
+
 #: Those that only compute, unless they say otherwise.
 _COMPUTING = frozenset({"filter", "test"})
 _CHECKED = frozenset({"action", "connection", "become", "lookup"}) | _COMPUTING
@@ -164,12 +181,34 @@ def learned_by_task() -> dict[Any, Any] | None:
     return None if policy is None else policy.learned
 
 
-def action_made() -> None:
-    """The current thread's task is about to do something: from here on it stays where it is."""
+def action_made(action: Any = None) -> None:
+    """The current thread's task is about to do something with `action`: from here on it stays where it is."""
+    if getattr(action, "ansible_name", None) in RESTARTABLE:
+        _settle_after(action)
+        return
     policy = getattr(_local, "policy", None)
     if policy is not None and not policy.started:
         policy.started = True
         policy.settle()
+
+
+def _settle_after(action: Any) -> None:
+    """Have the task stay where it is when `action` has run, with whatever outcome."""
+
+    def run(*arguments: Any, **keywords: Any) -> Any:
+        # It has its class's again. Else each would refer to the other, and keep the task's variables.
+        del action.run
+        try:
+            result = action.run(*arguments, **keywords)
+        except Abandon:
+            raise
+        except BaseException:
+            action_made()
+            raise
+        action_made()
+        return result
+
+    action.run = run
 
 
 def police(finder: Callable[..., Any]) -> Callable[..., Any]:

@@ -117,6 +117,18 @@ def test_ctrl_c_ends_a_run_as_under_core_and_leaves_no_process(lab: Lab, what: s
     assert not list((lab.directory / "temporary").glob("*"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_programs_of_lookups_that_threads_wait_for_end_with_the_run(lab: Lab, number: int) -> None:
+    """They have a session of their own, so the terminal does not end them."""
+    task = "    - {name: now, command: 'true', changed_when: \"lookup('pipe', 'sleep 61') == ''\"}\n"
+    code, output, seconds, mark = interrupted(
+        lab, OURS + "linear", task, number, lambda mark: any("sleep 61" in each for each in processes(mark))
+    )
+    assert code in (99, -signal.SIGTERM) and "Traceback" not in output, output[-2000:]
+    assert seconds < LIMIT
+    assert gone(mark), processes(mark)
+
+
 FORK_INTERRUPTED = """
 import os, signal, threading
 from ansible.plugins.callback import CallbackBase

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: The ansible_mitogen_svc authors
-"""Plugins that a task turns out to use when its action has been made, or runs already."""
+"""Plugins that a task turns out to use when its action has been made, or runs already; and what is known ahead."""
 
 from __future__ import annotations
+
+import time
 
 import pytest
 from streams import differences
 
-from tests.integration.workers.conftest import Lab
+from tests.integration.workers.conftest import OURS, Lab, forced, where_workers_are_chosen
 
 pytestmark = pytest.mark.timeout(300)
 HEAD = "- hosts: many\n  gather_facts: false\n  tasks:\n"
@@ -31,3 +33,102 @@ def test_programs_of_late_lookups_may_write_to_standard_error(every_core: Lab) -
         assert {each["stdout"] for each in run.results("read").values()} == {"/dev/null /dev/null"}, run.output
         assert {each["changed"] for each in run.results("condition").values()} == {True}, run.output
     assert not differences(*([each for each in run.events if each.get("task") != "file"] for run in (core, ours)))
+
+
+COUNTING = """
+calls = []
+def counted(value):
+    calls.append(value)
+    return len(calls)
+class FilterModule:
+    def filters(self):
+        return {"counted": counted}
+"""
+
+
+def test_what_a_filter_keeps_is_gone_when_only_the_action_asks_for_it(every_core: Lab) -> None:
+    """`var` and `that` are templated by debug and assert themselves."""
+    every_core.write(COUNTING, "filter_plugins/counting.py")
+    play = every_core.write(
+        HEAD
+        + "    - {name: shown, debug: {var: n | counted}}\n"
+        + "    - {name: asserted, assert: {that: [(n | counted) == 1, (n | counted) == 2]}}\n"
+        + "    - {name: refused, assert: {that: (n | counted) == 2}, ignore_errors: true}\n"
+        + "    - {name: again, debug: {var: n | counted}}\n"
+        + "    - {name: items, debug: {var: item | counted}, loop: [5, 6]}\n"
+    )
+    core, ours = every_core.both(play, hosts=2, forks=2)
+    assert not differences(core.events, ours.events)
+    assert {each["n | counted"] for each in ours.results("again").values()} == {1}
+    assert forced or ours.tasks == {"fork": {"filter:counted": 10}}
+
+
+def test_what_an_abandoned_action_has_said_is_told_once(every_core: Lab) -> None:
+    play = every_core.write(
+        HEAD
+        + "    - {name: late, debug: {var: asks}, when: item > 0, loop: [0, 1, 2],"
+        + " vars: {asks: \"{{ lookup('pipe', 'echo here') }}\"}}\n"
+    )
+    core, ours = every_core.both(play, hosts=2, forks=2)
+    assert core.returncode == ours.returncode == 0, ours.output
+    assert not differences(core.events, ours.events)
+
+
+@where_workers_are_chosen
+def test_conditions_that_wait_for_a_program_wait_at_once_for_all_hosts(lab: Lab) -> None:
+    play = lab.write(HEAD + "    - {name: waits, assert: {that: \"lookup('pipe', 'sleep 2; echo 1') == '1'\"}}\n")
+    started = time.monotonic()
+    run = lab.run(play, OURS + "linear", hosts=8, forks=8)
+    assert run.returncode == 0, run.output
+    assert run.tasks == {"fork": {"lookup:pipe": 8}}
+    assert time.monotonic() - started < 12
+
+
+TALKING = """
+from ansible.utils.display import Display
+def talks(value):
+    print(f"a stray {value}")
+    Display().display(f"displayed {value}")
+    return value > 1
+class FilterModule:
+    def filters(self):
+        return {"talks": talks}
+"""
+
+
+def test_what_a_condition_says_is_shown_once(every_core: Lab) -> None:
+    every_core.write(TALKING, "filter_plugins/talking.py")
+    play = every_core.write(HEAD + "    - {name: maybe, command: 'true', when: n | talks}\n")
+    core, ours = every_core.both(play, hosts=2, forks=2)
+    assert not differences(core.events, ours.events)
+    for said in ("a stray 1", "a stray 2", "displayed 1", "displayed 2"):
+        assert core.output.count(said) == ours.output.count(said) == 1, ours.output
+
+
+@where_workers_are_chosen
+def test_conditions_of_core_alone_are_looked_at_ahead(every_core: Lab) -> None:
+    play = every_core.write(HEAD + "    - {name: maybe, command: 'true', when: n | int > 1}\n")
+    run = every_core.run(play, OURS + "linear", hosts=2, forks=2)
+    assert run.tasks == {"inline": {"skipped": 1}, "thread": {"remote": 1}}
+
+
+VARS_PLUGIN = """
+from ansible.plugins.vars import BaseVarsPlugin
+calls = []
+class VarsModule(BaseVarsPlugin):
+    def get_vars(self, loader, path, entities):
+        super().get_vars(loader, path, entities)
+        calls.append(path)
+        return {"tool": "of the collection"}
+"""
+
+
+@pytest.mark.parametrize("safe", ["another.collection", "lab.tools"])
+def test_vars_plugins_of_collections_are_checked_like_others(every_core: Lab, safe: str) -> None:
+    every_core.write(VARS_PLUGIN, "collections/ansible_collections/lab/tools/plugins/vars/counts.py")
+    enabled = {"ANSIBLE_VARS_ENABLED": "host_group_vars,lab.tools.counts", "ANSIBLE_MITOGEN_SVC_SAFE_PLUGINS": safe}
+    play = every_core.write(HEAD + "    - {name: shown, debug: {msg: '{{ hostvars.h01.tool }}'}}\n")
+    core, ours = every_core.both(play, hosts=2, forks=2, **enabled)
+    assert not differences(core.events, ours.events)
+    kinds = {"inline": {"controller_only": 2}} if safe == "lab.tools" else {"fork": {"vars:lab.tools.counts": 2}}
+    assert forced or ours.tasks == kinds

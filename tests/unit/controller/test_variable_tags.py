@@ -65,3 +65,13 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_tag_remembers_once() -> None:
     tag = variable_tags.remembering(CORE)
     assert variable_tags.remembering(tag) is tag
+
+
+def test_long_strings_are_not_kept() -> None:
+    """A variable of megabytes that each task sets anew would be there once for each."""
+    tag = variable_tags.remembering(CORE)
+    for value in ("x" * (variable_tags.LONGEST + 1), Origin(path="/x").tag("y" * (variable_tags.LONGEST + 1))):
+        tagged = tag.tag(value)
+        assert tagged == value and tagged is not tag.tag(value)
+    assert not tag._known
+    assert tag.tag(short := "x" * variable_tags.LONGEST) is tag.tag(short)

@@ -107,6 +107,50 @@ def test_a_task_that_has_an_action_is_no_longer_moved() -> None:
     assert verdict(running, "lookup", "a.b.c", "/elsewhere/c.py") is None
 
 
+class Computes:
+    """An action. `asks`: what it does while it runs."""
+
+    def __init__(self, name: str, asks=lambda: "result") -> None:
+        self.ansible_name = name
+        self.asks = asks
+
+    def run(self, task_vars=None):
+        return self.asks()
+
+
+def test_a_task_that_only_computes_is_moved_until_its_action_has_run() -> None:
+    running = policy(WorkerKind.INLINE)
+    looks_up = lambda: running.check("lookup", "a.b.c", "a.b.c", "/elsewhere/c.py")  # noqa: E731
+    with policy_of_this_thread(running):
+        action = Computes("ansible.builtin.debug", looks_up)
+        action_made(action)
+        with pytest.raises(Abandon):
+            action.run(task_vars={})
+        assert not running.started
+        action = Computes("ansible.builtin.debug")
+        action_made(action)
+        assert action.run(task_vars={}) == "result"
+    assert running.started and "run" not in vars(action)
+
+
+def test_a_task_whose_computing_action_has_failed_is_no_longer_moved() -> None:
+    running = policy(WorkerKind.INLINE)
+    with policy_of_this_thread(running):
+        action = Computes("ansible.builtin.assert", lambda: 1 / 0)
+        action_made(action)
+        with pytest.raises(ZeroDivisionError):
+            action.run()
+    assert running.started
+
+
+@pytest.mark.parametrize("name", ["ansible.builtin.command", "ansible.legacy.debug", "debug", "a.b.debug"])
+def test_a_task_with_another_action_is_not_moved_once_that_is_made(name: str) -> None:
+    running = policy(WorkerKind.INLINE)
+    with policy_of_this_thread(running):
+        action_made(Computes(name))
+    assert running.started
+
+
 def test_that_a_task_can_no_longer_be_moved_is_told_once() -> None:
     told: list[bool] = []
     mine = policy(WorkerKind.THREAD)
