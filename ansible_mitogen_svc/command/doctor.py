@@ -62,6 +62,12 @@ def run(options: argparse.Namespace, _rest: list[str]) -> int:
         # What is left to ask needs all of them.
         _print("Controller", versions)
         return BAD
+    from ansible_mitogen_svc.controller.loading import Accelerated, CoreAlone
+
+    if issubclass(Accelerated, CoreAlone):
+        # Nothing that the rest asks can be imported under this core.
+        _print("Controller", [*versions, Finding("failed", CoreAlone.problem)])
+        return BAD
     from ansible_mitogen_svc.command.prospects import Prospects
 
     prospects = Prospects(options.inventory, options.limit, options.extra_vars)

@@ -66,4 +66,4 @@ finally:
     if _collects:
         gc.enable()
 
-__all__ = ["Accelerated"]
+__all__ = ["Accelerated", "CoreAlone"]

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -80,6 +82,15 @@ def test_a_core_that_fails_while_we_prepare_it_is_left_alone_with_one_warning(la
     assert "Traceback" not in run.output
     assert set(run.results("first")) == set(run.results("second")) == {"h01", "h02"}
     assert not run.statistics
+
+
+def test_doctor_says_that_such_a_core_is_not_understood(lab: Lab) -> None:
+    renamed = {"TEST_CORE_VERSION": "2.99.0", "TEST_CORE_RENAMED": "DeferredWarningContext"}
+    command = [sys.executable, "-m", "ansible_mitogen_svc.command", "doctor"]
+    environment = lab.environment("linear", **renamed)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, cwd=lab.directory)
+    assert "failed  ansible_mitogen.svc does not know ansible-core 2.99.0" in done.stdout and not done.stderr
+    assert done.returncode == 1
 
 
 @pytest.fixture
