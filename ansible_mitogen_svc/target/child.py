@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import os
 import select
 import signal
@@ -252,7 +253,58 @@ def _finish(rc: int) -> int:
                 stream.flush()
         except BaseException:
             rc = 120
+    for flush in (_flush_files, _flush_c_streams):
+        try:
+            flush()
+        except BaseException:  # noqa: S110  there Python is silent as well
+            pass
     return rc
+
+
+STANDARD = 5
+"""Open descriptors of a job that has none of its own: three, the socket, and the listing itself."""
+
+
+def _flush_files() -> None:
+    """Let files have their content that somebody still holds: a Python at its end takes them from everybody."""
+    try:
+        if len(os.listdir('/proc/self/fd')) <= STANDARD:
+            return  # as nearly always
+    except OSError:
+        pass
+    # Without what the nursery had, which is frozen: looking at it would cost a copy.
+    files = [each for each in gc.get_objects() if isinstance(each, io.IOBase)]
+    # What is made of other files first, as the archives of gzip, then texts, then what is below them.
+    for kind in (io.IOBase, io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
+        for file in files:
+            made_of_others = not isinstance(file, _PLAIN)
+            if made_of_others if kind is io.IOBase else isinstance(file, kind):
+                try:
+                    file.close() if made_of_others else file.flush()
+                except Exception:  # noqa: S110  closed, or its disk is full
+                    pass
+
+
+_PLAIN = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom, io.BufferedReader, io.BufferedRWPair, io.RawIOBase,
+          io.BytesIO, io.StringIO)
+
+
+def _flush_c_streams() -> None:
+    """Write what C code has printed; such code was called by ctypes, which imports nothing that is not there yet."""
+    find_c_flush()
+    if _c_flush is not None and threading.active_count() == 1:
+        _c_flush(None)
+
+
+_c_flush: Any = None
+
+
+def find_c_flush() -> None:
+    """Find C's fflush, where there is ctypes: in a nursery, for all its children."""
+    global _c_flush
+    ctypes: Any = sys.modules.get('ctypes')
+    if _c_flush is None and ctypes is not None:
+        _c_flush = ctypes.CDLL(None).fflush
 
 
 def _answer(wire: process.Wire, owner: tuple[int, int, int, int], rc: int) -> None:

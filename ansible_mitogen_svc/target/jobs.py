@@ -21,6 +21,7 @@ import time
 from collections import deque
 
 from ansible_mitogen_svc.target import child, nurseries, nursery, process
+from ansible_mitogen_svc.target.account import signature_of
 from ansible_mitogen_svc.target.catalogue import Catalogue
 from ansible_mitogen_svc.target.execution import Executions
 from ansible_mitogen_svc.target.slots import JobProcess, JobZips, Slot
@@ -54,6 +55,11 @@ ATTEMPTS = 4
 """Processes a job is given to, when one after another dies before it begins."""
 
 
+READ_ONCE = ('/etc/ssl/openssl.cnf', '/etc/pki/tls/openssl.cnf', '/etc/crypto-policies/back-ends/opensslcnf.config',
+             '/etc/nsswitch.conf')
+"""What libraries read once in a process, and have read in the zygote itself, of which all others are forks."""
+
+
 class Job:
     """A `run` or `execute` that was not answered yet."""
 
@@ -79,6 +85,7 @@ class Jobs:
         self.unwatch = loop.unwatch
         self.later = loop.later
         self._interpreter = nurseries.interpreter()
+        self._read_once = {path: signature_of(path) for path in READ_ONCE}
         self._zips = JobZips(store)
         self._nurseries = nurseries.Nurseries(self._zips, directory, self)
         self._executions = Executions(directory, self)
@@ -209,6 +216,10 @@ class Jobs:
         """Raise InterpreterChanged when a new zygote would not run what this one runs."""
         if nurseries.interpreter() != self._interpreter:
             raise InterpreterChanged(f'{sys.executable} was replaced since this zygote started')
+        for path, before in self._read_once.items():
+            # Whoever is in the midst of something goes on here, as a process of core's would that has begun.
+            if signature_of(path) != before and not (self._running or self._waiting or self.directories.in_use()):
+                raise InterpreterChanged(f'{path} was changed since this zygote started')
 
     def job_ended(self, slot: JobProcess, status: int | None) -> None:
         """Answer a job whose child answered, exited, or was lost."""

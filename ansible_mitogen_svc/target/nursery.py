@@ -91,6 +91,7 @@ class Nursery:
             sys.path.insert(0, self._image.root)
             signature = self._image.preload()
             sys.path.remove(self._image.root)
+            child.find_c_flush()
             _forget_ourselves()
         except BaseException as error:
             self._wire.send({'failed': child.describe(error)})

@@ -93,6 +93,10 @@ class TemporaryDirectories:
             steps = steps[:answer.get('failed_step', 0)]
         self._note_all(steps)
 
+    def in_use(self) -> bool:
+        """Say whether a task is under way that would miss its directory if this process ended now."""
+        return bool(self._under_way) or any(map(os.path.isdir, self._paths))
+
     def _note_all(self, steps: Any) -> None:
         for step in steps:
             if isinstance(step, list):

@@ -74,6 +74,26 @@ def main():
     Thing(module.params['place'])
     module.exit_json()
 ''',
+    'keeps_files': '''
+import ctypes, gzip, io
+import filecmp as keeper
+def main():
+    module = AnsibleModule({'place': {'type': 'str'}})
+    def place(name):
+        return os.path.join(module.params['place'], name)
+    keeper.text = open(place('text'), 'w')
+    keeper.text.write('content')
+    keeper.data = open(place('data'), 'wb')
+    keeper.data.write(b'content')
+    keeper.archive = gzip.open(place('archive'), 'wb')
+    keeper.archive.write(b'content')
+    keeper.full = open('/dev/full', 'w')
+    keeper.full.write('content')
+    print('{"changed": false}')
+    sys.stdout.flush()
+    ctypes.CDLL(None).printf(b'by C\\n')
+    sys.exit(0)
+''',
     'forks_and_returns': '''
 def main():
     if os.fork() == 0:

@@ -723,6 +723,27 @@ def test_an_interpreter_replaced_on_disk_is_an_error_that_says_so(
         assert zygote.run(ping).header['error']['type'] == 'InterpreterChanged'
 
 
+def test_a_change_of_what_libraries_read_once_is_told_when_nobody_is_in_the_midst_of_a_task(
+        pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    ping, sleeper = build(pair[1], 'ping'), build(pair[1], 'svc_sleeps', seconds=1.0)
+    settings, own = tmp_path / 'openssl.cnf', tmp_path / 'own'
+    prelude = f'zygote.jobs.READ_ONCE = ({str(settings)!r},)'
+    with ZygoteProcess(pair[0], str(tmp_path / 'store'), prelude=prelude) as zygote:
+        for module in (ping, sleeper):
+            zygote.install(module)
+        assert zygote.run(ping, steps=[['tmpdir', str(own), 0o700]]).header['rc'] == 0
+        settings.touch()
+        assert zygote.run(ping).header['rc'] == 0  # a task has its files here
+        sleeping = zygote.start_module(sleeper)
+        zygote.call({'op': 'steps', 'steps': [['remove', str(own)]]})
+        assert zygote.run(ping).header['rc'] == 0  # a task has its job here
+        assert zygote.wait(sleeping).header['rc'] == 0
+        error = zygote.run(ping).header['error']
+        assert error['type'] == 'InterpreterChanged' and str(settings) in error['message']
+        anew = zygote.call({'op': 'steps', 'steps': [['tmpdir', str(own), 0o700]], 'anew': True})
+        assert anew.header['error']['type'] == 'InterpreterChanged' and not own.exists()
+
+
 def test_input_and_output_may_be_one_socket_and_much_may_flow_both_ways(
         pair: tuple[str, str], tmp_path: pathlib.Path) -> None:
     import socket

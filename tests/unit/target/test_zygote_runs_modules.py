@@ -3,6 +3,7 @@
 """A module run in a zygote gives what a cold run of core's own text gives."""
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pathlib
@@ -163,6 +164,20 @@ def test_what_a_module_still_holds_at_its_end_comes_to_the_end_it_has_in_a_cold_
     cold = comparable(run_cold(pair[0], module)), sorted(path.name for path in tmp_path.iterdir())
     assert b'Thing ends' in cold[0][1] and cold[1] == ['archive']
     assert (comparable(warm.run(module).outcome), sorted(path.name for path in tmp_path.iterdir())) == cold
+
+
+def test_files_that_an_imported_module_holds_and_what_c_code_printed_are_whole_at_the_end(
+        pair: tuple[str, str], warm: ZygoteProcess, build: Callable[..., Module], tmp_path: pathlib.Path) -> None:
+    module = build(pair[1], 'svc_keeps_files', place=str(tmp_path))
+    warm.install(module)
+    cold = comparable(run_cold(pair[0], module))
+    assert cold[1] == b'{"changed": false}\nby C\n'
+    for path in tmp_path.iterdir():
+        path.unlink()
+    # Where a file cannot be written Python 3.13 says so, earlier ones do not.
+    assert comparable(warm.run(module).outcome)[:2] == cold[:2]
+    assert [(tmp_path / name).read_text() for name in ('text', 'data')] == ['content', 'content']
+    assert gzip.decompress((tmp_path / 'archive').read_bytes()) == b'content'
 
 
 def test_a_daemon_neither_delays_the_reply_nor_dies_with_the_zygote(
