@@ -52,12 +52,11 @@ class GuardedWorkerProcess(core_worker.WorkerProcess):  # type: ignore[misc]
 
     def run(self) -> None:
         """In the child: core's own run with our executor."""
-        self.signals.release()
-        self._loader._tempfiles = set()
-        # Existing objects stay where they are: a collection that visits them would copy the parent's whole memory.
-        gc.freeze()
-        self.lifecycle.after_fork_in_child()
-        let_go_of_what_is_not_sent(self._final_q)
+        try:
+            self._begin()
+        except (KeyboardInterrupt, SystemExit):
+            # The run ends; its process was given the same signal. There is nothing to say, nor to clean up yet.
+            os._exit(1)
         core_worker.TaskExecutor = self.executor_class
         try:
             super().run()
@@ -66,6 +65,14 @@ class GuardedWorkerProcess(core_worker.WorkerProcess):  # type: ignore[misc]
             leave = threading.Timer(EXIT_LIMIT, os._exit, (0,))
             leave.daemon = True
             leave.start()
+
+    def _begin(self) -> None:
+        self.signals.release()
+        self._loader._tempfiles = set()
+        # Existing objects stay where they are: a collection that visits them would copy the parent's whole memory.
+        gc.freeze()
+        self.lifecycle.after_fork_in_child()
+        let_go_of_what_is_not_sent(self._final_q)
 
 
 def let_go_of_what_is_not_sent(queue: Any) -> None:

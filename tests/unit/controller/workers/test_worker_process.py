@@ -8,6 +8,7 @@ import inspect
 import os
 import types
 
+import pytest
 from ansible.executor.process.worker import WorkerProcess
 
 from ansible_mitogen_svc.controller.compat.worker_process import worker_process_class
@@ -44,3 +45,17 @@ def test_a_worker_process_removes_no_files_but_its_own() -> None:
         assert told.read() == "set()"
     process.join()
     assert loader._tempfiles == {"/of/a/thread"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_worker_process_that_is_interrupted_as_it_begins_ends_without_a_word(error, capfd) -> None:
+    """Such as by a signal that came just before the fork: the process that forked it ends the run."""
+
+    def interrupted() -> None:
+        raise error
+
+    process = made_for(types.SimpleNamespace(_tempfiles=set()), interrupted)
+    process.start()
+    process.join(20)
+    assert process.exitcode == 1
+    assert capfd.readouterr() == ("", "")
