@@ -53,4 +53,4 @@ def _log(message: mitogen.core.Message) -> None:
         return
     text = bytes(message.data[: 4 * LOG_KEPT]).decode("utf-8", "replace").split("\0", 2)[-1][:LOG_KEPT]
     printable = "".join(character if character.isprintable() else " " for character in text)
-    _logger.warning("context %d: %s", message.src_id, printable)
+    _logger.log(logging.WARNING, "context %d: %s", message.src_id, printable)
