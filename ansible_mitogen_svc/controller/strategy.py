@@ -21,7 +21,13 @@ from ansible.utils.display import Display
 from ansible_mitogen_svc.controller import settings as settings_module
 from ansible_mitogen_svc.controller.ahead import ModulesAhead
 from ansible_mitogen_svc.controller.compat import lookup_programs, module_walk, variable_files
-from ansible_mitogen_svc.controller.compat.probe import compatibility, not_understood, warn_once
+from ansible_mitogen_svc.controller.compat.probe import (
+    compatibility,
+    is_about_core,
+    is_known,
+    not_understood,
+    warn_once,
+)
 from ansible_mitogen_svc.controller.compat.strategy_hooks import StrategyHooks
 from ansible_mitogen_svc.controller.executor import executor_class
 from ansible_mitogen_svc.controller.session import session_lifecycle
@@ -99,6 +105,8 @@ def process_parts() -> ProcessParts | str:
     try:
         return ProcessParts(compatible.adapter)
     except Exception as error:
+        if is_known() and not is_about_core(error):
+            raise
         # What was installed by then changes nothing for core's own workers; they are all that there is in this run.
         _display.vvv(traceback.format_exc())
         return not_understood(error)

@@ -75,7 +75,7 @@ class Catalogue:
         self._bundles: OrderedDict[str, Bundle] = OrderedDict()
         self._arrivals: dict[str, Arrival] = {}
         self._queue: deque[Arrival] = deque()
-        self._builds: dict[int, tuple[Arrival, int]] = {}
+        self._builds: dict[int, tuple[Arrival, int, str]] = {}
         self._built = 0
         self._base: Arrival | None = None
 
@@ -226,7 +226,7 @@ class Catalogue:
         if signature is None:
             self._base = arrival
         arrival.building = True
-        self._builds[pid] = (arrival, answer)
+        self._builds[pid] = (arrival, answer, self.store.root)
         self._built += 1
 
     def _fork(self, arrival: Arrival, answer: int, signature: Signature) -> int:
@@ -263,7 +263,7 @@ class Catalogue:
         """Take the answer of an exited builder; False when the pid is not one of them."""
         if pid not in self._builds:
             return False
-        arrival, answer = self._builds.pop(pid)
+        arrival, answer, root = self._builds.pop(pid)
         data = process.read_whole(answer)
         os.close(answer)
         arrival.building = False
@@ -280,6 +280,8 @@ class Catalogue:
             self._base = None
         if data[:1] == b'M':
             self._fetch(arrival, json.loads(data[1:]))
+        elif data[:1] == b'O' and root != self.store.root:
+            self._advance(arrival)  # another one has said so, and the store has moved
         elif data[:1] == b'O' and not (self.store.ephemeral and self.store.is_ours()):
             # A full disk, a quota, a home that went away: core would have used the temporary directory all along.
             try:

@@ -81,7 +81,7 @@ def run_child(sock: socket.socket, image: Image, directory: str | None) -> NoRet
         wire.send(failure.reply)
         os._exit(1)
     except Exception as error:
-        wire.send({'error': describe(error)})
+        wire.send({'error': describe(error), 'steps_done': steps_done})
         os._exit(1)
     rc = _run(image.root, arguments, header.get('items'), blobs)
     _answer(wire, owner, rc)
@@ -117,11 +117,17 @@ def _adopt(image: Image, message: dict[str, Any], descriptors: list[int]) -> Non
         image.move(message['root'])
 
 
+steps_done = 0
+"""How many steps of its job this process has done; told with what fails after them."""
+
+
 def prepare(header: dict[str, Any], blobs: list[bytes], directory: str | None) -> None:
     """Do what a job asks for before it starts. Raises steps.StepFailed, OSError, ValueError."""
+    global steps_done
     if header.get('steps'):
         # Blob 0 is the job's own input, and steps count from there.
         steps.run_steps(header['steps'], blobs)
+        steps_done = len(header['steps'])
     environment = header.get('environment')
     if environment:
         for name, value in environment.items():

@@ -10,13 +10,15 @@ Theory of operation
 2. A command is answered when its process has exited and nobody has the pipes open any more: so a filter in the
    background (`exec > >(tee -a log)`) has the time to write. For a daemon that keeps them open core would wait as long
    as it runs; here SILENCE seconds after the exit, or the last output, are the end, and LONGEST seconds after the exit.
-3. What a daemon writes later is read and dropped: a pipe that nobody reads would kill it.
+3. What a daemon writes later is read and dropped: a pipe that nobody reads would kill it. When there are too many such
+   pipes, and at the zygote's end, a process is left behind that reads them until they end.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import select
 import signal
 import socket
 import sys
@@ -55,7 +57,9 @@ class Executions:
         self._directory = directory
         self._owner = owner
         self._running: dict[int, Command] = {}
+        self._open: set[Pipe] = set()
         self._left: deque[Pipe] = deque()
+        """Those whose commands were answered."""
 
     def pids(self) -> list[int]:
         """The commands' processes; each leads a process group."""
@@ -77,6 +81,7 @@ class Executions:
         self._running[pid] = command
         for pipe in command.pipes:
             pipe.close_writing()  # the last writer's end is what tells us that there is no more to come
+            self._open.add(pipe)
             self._owner.watch(pipe.reading, functools.partial(self._hear, command, pipe))
 
     def child_exited(self, pid: int, status: int) -> None:
@@ -98,6 +103,7 @@ class Executions:
     def _close(self, pipe: Pipe) -> None:
         self._owner.unwatch(pipe.reading)
         pipe.close()
+        self._open.discard(pipe)
         if pipe in self._left:
             self._left.remove(pipe)
 
@@ -113,11 +119,22 @@ class Executions:
         command.answered = True
         self._owner.job_ended(command, command.status)
         command.wire.close()
-        for pipe in left:
+        for pipe in command.pipes:
             pipe.drop()
-            self._left.append(pipe)
-        while len(self._left) > LEFT_OPEN:
-            self._close(self._left[0])
+        self._left.extend(left)
+        if len(self._left) > LEFT_OPEN:
+            self._leave(list(self._left))
+
+    def close(self) -> None:
+        """Let go of the pipes, whose commands are not to be answered any more."""
+        self._leave(list(self._open))
+
+    def _leave(self, pipes: list[Pipe]) -> None:
+        """Have a process of its own read pipes until they end."""
+        if pipes and not os.fork():
+            _drain([pipe.reading for pipe in pipes])
+        for pipe in pipes:
+            self._close(pipe)
 
     def _become(self, command: Command, theirs: socket.socket, payload: bytes) -> NoReturn:
         wire = process.Wire(theirs)
@@ -138,10 +155,31 @@ class Executions:
             wire.send(failure.reply)
         except BaseException as error:
             try:
-                wire.send({'error': child.describe(error)})
+                wire.send({'error': child.describe(error), 'steps_done': child.steps_done})
             except OSError:
                 sys.excepthook(*sys.exc_info())
         os._exit(127)
+
+
+def _drain(descriptors: list[int]) -> NoReturn:
+    """Read and drop until every pipe has ended."""
+    try:
+        process.reset_signals()
+        os.setsid()
+        process.close_all_but(descriptors)
+        process.set_title('svc-drain')
+        poll = select.poll()
+        for descriptor in descriptors:
+            os.set_blocking(descriptor, True)
+            poll.register(descriptor, select.POLLIN)
+        left = len(descriptors)
+        while left:
+            for descriptor, _ in poll.poll():
+                if not os.read(descriptor, _AT_ONCE):
+                    poll.unregister(descriptor)
+                    left -= 1
+    finally:
+        os._exit(0)
 
 
 class Command(JobProcess):

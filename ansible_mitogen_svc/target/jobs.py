@@ -281,6 +281,7 @@ class Jobs:
         """Cut everything off: the nurseries end their jobs and themselves, and commands are ended here."""
         others = self._nurseries.close()
         nursery.end_groups(self._executions.pids())
+        self._executions.close()
         process.collect(others, 4 * nursery.GRACE + nursery.KILLED)
         self._zips.close()
 

@@ -173,5 +173,6 @@ class Slot(JobProcess):
 def _is_answer(message: dict[str, Any]) -> bool:
     """Say whether a message is what a child sends at its end."""
     if 'error' in message:
-        return isinstance(message['error'], dict) and isinstance(message.get('failed_step', 0), int)
+        numbers = (message.get(name, 0) for name in ('failed_step', 'steps_done'))
+        return isinstance(message['error'], dict) and all(isinstance(number, int) for number in numbers)
     return isinstance(message.get('rc'), int)

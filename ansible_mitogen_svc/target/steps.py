@@ -90,7 +90,7 @@ class TemporaryDirectories:
         """
         steps = self._under_way.pop(id(job), [])
         if answer is not None and 'rc' not in answer:
-            steps = steps[:answer.get('failed_step', 0)]
+            steps = steps[:answer.get('failed_step', answer.get('steps_done', 0))]
         self._note_all(steps)
 
     def in_use(self) -> bool:

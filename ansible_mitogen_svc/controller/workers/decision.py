@@ -34,6 +34,7 @@ from ansible_mitogen_svc.controller.workers.plugin_policy import (
     is_served,
     policy_of_this_thread,
 )
+from ansible_mitogen_svc.controller.workers.plugin_state import keeps_state
 
 #: Actions of ansible.builtin that touch nothing but variables and files of the controller, and never wait.
 CONTROLLER_ONLY = frozenset(
@@ -213,7 +214,12 @@ class Decider:
     def _vars_objection(self) -> Decision | None:
         """Reading another host's variables runs vars plugins, in whatever thread that happens."""
         if self._vars_plugins is None:
-            suspects = (fqcn for fqcn, path in _vars_plugins() if not self._trust.allows(fqcn, path))
+            # Those of collections, which core runs for every task, are judged by what they keep, as filters are.
+            suspects = (
+                fqcn
+                for fqcn, path in _vars_plugins()
+                if not self._trust.allows(fqcn, path) and (fqcn.startswith("ansible.legacy.") or keeps_state(path))
+            )
             fqcn = next(suspects, None)
             self._vars_plugins = (Decision(_FORK, f"vars:{fqcn}") if fqcn else None,)
         return self._vars_plugins[0]

@@ -15,12 +15,14 @@ Theory of operation
 4. A task that sent nothing before its result saves the way through the other thread: its result is appended to
    ``strategy._results`` directly.
 5. A task that may still be given to a worker of another kind (plugin_policy.py) keeps what it sends, as that worker
-   begins anew: items that were skipped, or failed, would be told of twice.
+   begins anew: items that were skipped, or failed, would be told of twice. It does so for KEPT_SECONDS: of a task that
+   takes its time something shall be seen, and then it stays where it is.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -58,6 +60,10 @@ class Doorbell:
             entry()
 
 
+#: How long a task that may be moved keeps what it sends.
+KEPT_SECONDS = 0.5
+
+
 class TaskReporter:
     """What the TaskExecutor of one task gets as its ``final_q``.
 
@@ -78,14 +84,21 @@ class TaskReporter:
         self._call_back = call_back
         self.used = False
         self._kept: list[Callable[[], None]] | None = []
+        self._kept_since = 0.0
+        #: Called when the task has taken too long to be moved; calls `settle`.
+        self.stay: Callable[[], None] = self.settle
 
     def leave(self, entry: Callable[[], None]) -> None:
         """Queue `entry` behind everything this task has sent."""
         self.used = True
-        if self._kept is not None:
-            self._kept.append(entry)
-        else:
+        if self._kept is None:
             self._doorbell.leave(entry)
+            return
+        if not self._kept:
+            self._kept_since = time.monotonic()
+        self._kept.append(entry)
+        if time.monotonic() - self._kept_since > KEPT_SECONDS:
+            self.stay()
 
     def settle(self) -> None:
         """The task ends in the worker it is in: pass on what was kept. Before it has threads beside its own."""

@@ -191,7 +191,7 @@ class WorkerLayer:
         )
         must_pickle = self._decider.must_pickle(queued.task)
         policy = self._decider.policy(decision.kind)
-        policy.settle = reporter.settle
+        policy.settle, reporter.stay = reporter.settle, policy.stay
         if decision.kind is WorkerKind.THREAD:
             queued = queued.as_now()
         return TaskWorker(self._services, queued, slot, decision, policy, reporter, must_pickle)

@@ -109,6 +109,12 @@ class TaskPolicy:
     learned: dict[Any, Any] = field(default_factory=dict)
     settle: Callable[[], None] = lambda: None
 
+    def stay(self) -> None:
+        """From here on the task stays where it is."""
+        if not self.started:
+            self.started = True
+            self.settle()
+
     def check(self, plugin_type: str, name: str, fqcn: str | None, path: str | None) -> None:
         """Called for each plugin found. :raises Abandon: it must not be used here, and the task can still be moved."""
         if self.started:
@@ -187,9 +193,8 @@ def action_made(action: Any = None) -> None:
         _settle_after(action)
         return
     policy = getattr(_local, "policy", None)
-    if policy is not None and not policy.started:
-        policy.started = True
-        policy.settle()
+    if policy is not None:
+        policy.stay()
 
 
 def _settle_after(action: Any) -> None:

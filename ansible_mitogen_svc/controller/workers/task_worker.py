@@ -120,6 +120,7 @@ class TaskWorker:
         except BaseException as error:
             if self._ends_run(error):
                 self._alive = False
+                self._reporter.settle()
                 raise
             result = self._last_resort(error)
         self._copy = None

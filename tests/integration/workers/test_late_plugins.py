@@ -123,12 +123,18 @@ class VarsModule(BaseVarsPlugin):
 """
 
 
-@pytest.mark.parametrize("safe", ["another.collection", "lab.tools"])
-def test_vars_plugins_of_collections_are_checked_like_others(every_core: Lab, safe: str) -> None:
-    every_core.write(VARS_PLUGIN, "collections/ansible_collections/lab/tools/plugins/vars/counts.py")
+@pytest.mark.parametrize(
+    ("safe", "keeps"), [("another.collection", True), ("another.collection", False), ("lab.tools", True)]
+)
+def test_vars_plugins_of_collections_that_keep_something_are_for_processes(
+    every_core: Lab, safe: str, keeps: bool
+) -> None:
+    plugin = VARS_PLUGIN if keeps else VARS_PLUGIN.replace("calls.append(path)", "pass").replace("calls = []", "")
+    every_core.write(plugin, "collections/ansible_collections/lab/tools/plugins/vars/counts.py")
     enabled = {"ANSIBLE_VARS_ENABLED": "host_group_vars,lab.tools.counts", "ANSIBLE_MITOGEN_SVC_SAFE_PLUGINS": safe}
     play = every_core.write(HEAD + "    - {name: shown, debug: {msg: '{{ hostvars.h01.tool }}'}}\n")
     core, ours = every_core.both(play, hosts=2, forks=2, **enabled)
     assert not differences(core.events, ours.events)
-    kinds = {"inline": {"controller_only": 2}} if safe == "lab.tools" else {"fork": {"vars:lab.tools.counts": 2}}
+    forks = keeps and safe != "lab.tools"
+    kinds = {"fork": {"vars:lab.tools.counts": 2}} if forks else {"inline": {"controller_only": 2}}
     assert forced or ours.tasks == kinds

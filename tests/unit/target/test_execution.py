@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -61,7 +62,7 @@ def test_a_daemon_that_never_is_silent_does_not_hold_the_answer_for_ever(
         pair: tuple[str, str], tmp_path: pathlib.Path) -> None:
     prelude = 'sys.modules["ansible_mitogen_svc.target.execution"].LONGEST = 2.0'
     with ZygoteProcess(pair[0], str(tmp_path / 'store'), prelude=prelude) as zygote:
-        done = execute(zygote, 'while sleep 0.2; do echo more; done & exit 3')
+        done = execute(zygote, 'for number in {1..40}; do sleep 0.2; echo more; done & exit 3')
         assert done.header['rc'] == 3 and 1.9 < done.header['elapsed'] < 5 and b'more\nmore\n' in done.blobs[0]
         assert execute(zygote, 'echo next').outcome == (0, b'next\n', b'')
 
@@ -75,6 +76,37 @@ def test_no_more_than_some_pipes_of_daemons_are_kept(pair: tuple[str, str], tmp_
             assert execute(zygote, 'sleep 4 & echo now').blobs[0] == b'now\n'
         assert eventually(lambda: pipes_of(zygote) == before + 4, 2)
         assert eventually(lambda: pipes_of(zygote) == before)
+
+
+def drains() -> set[str]:
+    return set(subprocess.run(['pgrep', '-x', 'svc-drain'], capture_output=True, text=True).stdout.split())
+
+
+@pytest.mark.parametrize('most', [16, 4], ids=['at the end of the zygote', 'where there are too many'])
+def test_daemons_that_write_to_pipes_which_the_zygote_let_go_of_live_on(
+        most: int, pair: tuple[str, str], tmp_path: pathlib.Path) -> None:
+    changes = {'SILENCE': 0.1, 'LEFT_OPEN': most}
+    prelude = f'vars(sys.modules["ansible_mitogen_svc.target.execution"]).update({changes})'
+    marks, before = [tmp_path / str(number) for number in range(4)], drains()
+    with ZygoteProcess(pair[0], str(tmp_path / 'store'), prelude=prelude) as zygote:
+        for mark in marks:
+            execute(zygote, f'(sleep 3; head -c 200000 /dev/zero; echo late; echo yes >{mark}) & echo now')
+        if most == 4:
+            assert eventually(lambda: all(mark.exists() for mark in marks))
+    assert eventually(lambda: all(mark.exists() for mark in marks))
+    assert eventually(lambda: drains() <= before)
+
+
+def test_the_output_of_answered_commands_takes_no_memory(zygote: ZygoteProcess) -> None:
+    def resident() -> int:
+        pages = pathlib.Path(f'/proc/{zygote.process.pid}/statm').read_text().split()[1]
+        return int(pages) * os.sysconf('SC_PAGE_SIZE')
+
+    execute(zygote, 'head -c 20000000 /dev/zero')
+    before = resident()
+    for _ in range(6):
+        execute(zygote, 'head -c 20000000 /dev/zero')
+    assert resident() < before + 30_000_000
 
 
 def test_a_limit_of_the_size_of_files_does_not_cut_output_off(zygote: ZygoteProcess) -> None:

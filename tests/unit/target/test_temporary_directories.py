@@ -86,6 +86,17 @@ def test_what_a_job_has_made_that_is_cut_off_is_removed(build: Callable[..., Mod
     assert not path.exists()
 
 
+def test_a_directory_that_was_made_for_a_command_which_cannot_be_started_is_removed(tmp_path: pathlib.Path) -> None:
+    made, there = tmp_path / 'made', tmp_path / 'there'
+    there.mkdir()
+    with ZygoteProcess(sys.executable, str(tmp_path / 'store')) as zygote:
+        for place in (made, there):
+            steps = [['tmpdir', str(place), 0o700]]
+            zygote.call({'op': 'execute', 'argv': ['/nonexistent'], 'steps': steps}, [b''])
+        assert made.is_dir()
+    assert not made.exists() and there.is_dir()
+
+
 def test_nothing_is_left_by_a_zygote_whose_terminal_is_hung_up(tmp_path: pathlib.Path) -> None:
     left = tmp_path / 'left'
     boot = BOOT.format(checkout=str(CHECKOUT), store='/nonexistent/store', prelude='pass')

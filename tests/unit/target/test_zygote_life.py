@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -414,6 +415,25 @@ def test_a_store_whose_disk_is_full_costs_no_job(
         for module in (known, new, known):
             assert zygote.run(module).header.get('rc') == 0
     assert list(scratch.iterdir()) == []
+
+
+def test_a_temporary_store_that_was_removed_moves_once_for_all_jobs_that_notice(
+        pair: tuple[str, str], build: Build, tmp_path: pathlib.Path) -> None:
+    open_to_all, scratch = tmp_path / 'open', tmp_path / 'scratch'
+    for place in (open_to_all, scratch):
+        place.mkdir()
+    open_to_all.chmod(0o777)
+    modules = [build(pair[1], name, **arguments) for name, arguments in (
+        ('ping', {}), ('stat', {'path': '/'}), ('command', {'_raw_params': 'true'}), ('slurp', {'src': '/etc/hosts'}))]
+    with ZygoteProcess(pair[0], str(open_to_all / 'store'), {'TMPDIR': str(scratch)}) as zygote:
+        for module in modules:
+            zygote.offer(module)
+        assert zygote.run(modules[0]).header['rc'] == 0
+        for made in scratch.iterdir():
+            shutil.rmtree(made)
+        calls = [zygote.start_module(module) for module in modules[1:]]
+        assert [zygote.wait(call).header.get('rc') for call in calls] == [0, 0, 0]
+    assert not list(scratch.iterdir())
 
 
 # Losses and ends

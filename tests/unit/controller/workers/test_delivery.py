@@ -8,7 +8,10 @@ import queue
 import sys
 import threading
 
+from ansible_mitogen_svc.controller.workers import delivery
 from ansible_mitogen_svc.controller.workers.delivery import Doorbell, TaskReporter
+from ansible_mitogen_svc.controller.workers.kinds import WorkerKind
+from ansible_mitogen_svc.controller.workers.plugin_policy import PluginTrust, TaskPolicy
 
 
 def test_nothing_is_lost_between_many_threads_and_one_reader() -> None:
@@ -82,3 +85,19 @@ def test_what_a_task_sends_is_kept_until_it_can_no_longer_be_moved() -> None:
     reporter.send_callback("second", None)
     bell.answer()
     assert seen == ["rung", "first", "second"]
+
+
+def test_a_task_that_takes_its_time_is_told_of_and_stays(monkeypatch) -> None:
+    now, seen, stays = [0.0], [], []
+    monkeypatch.setattr(delivery.time, "monotonic", lambda: now[0])
+    bell = Doorbell(lambda: None)
+    reporter = TaskReporter(bell, lambda *_: ("", None), lambda *event: None)
+    policy = TaskPolicy(WorkerKind.THREAD, PluginTrust(()), lambda name: True, settle=reporter.settle)
+    reporter.stay = policy.stay
+    for moment, told in ((0.0, 0), (0.4, 0), (1.0, 3), (1.1, 4)):
+        now[0] = moment
+        reporter.leave(lambda: seen.append(now[0]))
+        bell.answer()
+        stays.append(policy.started)
+        assert len(seen) == told
+    assert stays == [False, False, True, True]
