@@ -85,6 +85,8 @@ class TaskReporter:
         self.used = False
         self._kept: list[Callable[[], None]] | None = []
         self._kept_since = 0.0
+        #: Called before anything is sent: raises what ends the run.
+        self.check: Callable[[], None] = lambda: None
         #: Called when the task has taken too long to be moved; calls `settle`.
         self.stay: Callable[[], None] = self.settle
 
@@ -108,6 +110,7 @@ class TaskReporter:
 
     def send_callback(self, *arguments: Any) -> None:
         """Called by TaskExecutor for items, retries and async polls."""
+        self.check()
         method, result = self._snapshot(*arguments)
         self.leave(lambda: self._call_back(method, result))
 

@@ -20,6 +20,7 @@ from ansible.utils.display import Display
 from ansible_mitogen_svc.controller.compat.adapter import CoreAdapter, QueuedTask
 from ansible_mitogen_svc.controller.workers.delivery import TaskReporter
 from ansible_mitogen_svc.controller.workers.gate import ForkGate
+from ansible_mitogen_svc.controller.workers.heard_signals import HeardSignals
 from ansible_mitogen_svc.controller.workers.kinds import Decision, WorkerKind
 from ansible_mitogen_svc.controller.workers.live_task import worker_copy
 from ansible_mitogen_svc.controller.workers.output import SHOWN, Captured, worker_output
@@ -106,7 +107,10 @@ class TaskWorker:
             with self._services.gate.task():
                 contextvars.Context().run(self._run)
         else:
-            contextvars.Context().run(self._run)
+            with HeardSignals() as heard:
+                self._reporter.check = heard.check
+                contextvars.Context().run(self._run)
+                heard.check()
 
     def _run(self) -> None:
         services = self._services

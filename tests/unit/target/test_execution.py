@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pathlib
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -13,7 +14,11 @@ import pytest
 from zygote_client import Reply, ZygoteProcess
 
 BASH = '/bin/bash'
-pytestmark = pytest.mark.skipif(not os.path.exists(BASH), reason='no bash here')
+ONE = [(f'{sys.version_info.major}.{sys.version_info.minor}', None)]
+pytestmark = [
+    pytest.mark.skipif(not os.path.exists(BASH), reason='no bash here'),
+    pytest.mark.parametrize('pair', ONE, indirect=True, ids=['python']),
+]
 
 
 def execute(zygote: ZygoteProcess, script: str, timeout: float = 20) -> Reply:
