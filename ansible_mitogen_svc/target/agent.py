@@ -27,7 +27,6 @@ import os
 import signal
 import sys
 import termios
-import time
 import tty
 import zlib
 
@@ -35,32 +34,22 @@ import mitogen.core
 from mitogen.core import Message
 
 from ansible_mitogen_svc.target import files, store
-from ansible_mitogen_svc.target.starting import same_interpreter, start_on_pipes, start_on_terminal
+from ansible_mitogen_svc.target.identities import Identities
+from ansible_mitogen_svc.target.starting import start_on_pipes, start_on_terminal
 from ansible_mitogen_svc.target.zygote_stream import (
     LOGIN_ZYGOTE,
     Caller,
     Countdown,
     ErrorOutput,
-    Nobody,
     Sequel,
     ZygoteStream,
     reap,
 )
 from ansible_mitogen_svc.wire import frames, transfer
 
-#: Zygotes beside the login user's when the controller names no limit.
-IDENTITIES = 20
 #: Seconds that zygotes may take to end when the agent does, which nobody waits for.
 REAPING = 2.0
 MODULE_CACHE = "ansible_mitogen_svc.services.module_cache.ModuleCacheService"
-
-
-class Starting:
-    """An identity that a caller starts: since when, and who waits for it."""
-
-    def __init__(self):
-        self.since = time.monotonic()
-        self.waiting = []
 
 
 class Agent:
@@ -70,11 +59,10 @@ class Agent:
         self.router = router
         self.broker = router.broker
         self.master = master
-        self.zygotes = {}
+        self.zygotes: dict[int, ZygoteStream] = {}
         self._source = b"\0".join([b"zygote"] + sections[1:])
         self._next = LOGIN_ZYGOTE
-        #: {identity: its zygote, or its Starting while a caller starts it}
-        self.identities = {}
+        self.identities = Identities(self.zygotes)
         self._operations = {
             "hello": self.on_hello,
             "start": self.on_start,
@@ -83,7 +71,7 @@ class Agent:
             "stop": self.on_stop,
             "replace": self.on_replace,
             "finish": self.on_finish,
-            "resolve": self.on_resolve,
+            "resolve": self.identities.on_resolve,
             "abandon": self.on_abandon,
             "retire_user": self.on_retire_user,
             "chain": self.on_chain,
@@ -150,10 +138,12 @@ class Agent:
 
     def on_hello(self, caller, header, blobs):
         zygote = self.zygotes[LOGIN_ZYGOTE]
-        if zygote.hello is None and zygote.gone is None:
-            zygote.waiting_for_hello.append(caller)
+        if zygote.hello is not None:
+            caller.answer(zygote.hello)
+        elif zygote.gone is not None:
+            caller.answer(frames.pack_payload(zygote.gone))
         else:
-            caller.answer(zygote.hello or frames.pack_payload(zygote.gone))
+            zygote.waiting_for_hello.append(caller)
 
     def on_start(self, caller, header, blobs):
         zygote = self.start(header["argv"], header.get("environment"), header.get("cwd"), header.get("tty"))
@@ -190,67 +180,11 @@ class Agent:
     def can_retire(zygote, user):
         return zygote.expendable and frames.unpack_payload(zygote.hello)[0]["user"] == user
 
-    def make_room(self, limit):
-        """Let idle zygotes go, the ones longest unused first, until one more will be no more than `limit`; how many.
-
-        The login zygote does not count. With more than `limit` in use at once there are more.
-        """
-        alive = [each for each in self.zygotes.values() if each.gone is None and not each.leaving]
-        idle = sorted((each for each in alive if each.expendable), key=lambda each: each.used)
-        leaving = idle[: max(0, len(alive) - limit)]
-        for zygote in leaving:
-            zygote.retire(Nobody())
-        return len(leaving)
-
-    # -- identities
-
-    def on_resolve(self, caller, header, blobs):
-        """Answer with the identity's zygote, or tell the caller to start it; later callers wait for the first one.
-
-        Whoever was to start it and has not within the caller's `patience` (seconds) is taken for dead.
-        """
-        identity = header["identity"]
-        known = self.identities.get(identity)
-        if isinstance(known, Starting):
-            if time.monotonic() - known.since < header["patience"]:
-                return known.waiting.append(caller)
-            known.since = time.monotonic()
-            return caller.answer(frames.pack_payload({"start": True}))
-        if known is not None and known.gone is None and not known.leaving:
-            return self.answer_identity(caller, known, known.executable)
-        login = self.zygotes[LOGIN_ZYGOTE]
-        executable = same_interpreter(header.get("interpreter"), header.get("shell"))
-        if executable and login.gone is None and login.hello is not None:
-            return self.answer_identity(caller, login, executable)
-        self.identities[identity] = Starting()
-        recycled = self.make_room(header.get("limit", IDENTITIES))
-        caller.answer(frames.pack_payload({"start": True, "recycled": recycled}))
-
-    @staticmethod
-    def answer_identity(caller, zygote, executable):
-        header, _ = frames.unpack_payload(zygote.hello)
-        found = dict(header, zygote=zygote.number, executable=executable or header["executable"])
-        caller.answer(frames.pack_payload(found))
-
     def on_abandon(self, caller, header, blobs):
-        """The caller who was to start an identity could not: those that wait ask again, and the first one may try.
-
-        None is chosen here: it may have given up.
-        """
-        starting = self.identities.get(header["identity"])
-        if isinstance(starting, Starting):
-            del self.identities[header["identity"]]
-            for waiting in starting.waiting:
-                waiting.answer(frames.pack_payload({"again": True}))
+        """The caller who was to start an identity could not."""
+        self.identities.abandon(header["identity"])
         if header.get("zygote"):
             self.on_stop(caller, header, blobs)
-
-    def adopted(self, identity, zygote):
-        """A zygote said hello: it serves its identity from now on."""
-        starting = self.identities.get(identity)
-        self.identities[identity] = zygote
-        for caller in starting.waiting if isinstance(starting, Starting) else ():
-            self.answer_identity(caller, zygote, None)
 
     def on_converse(self, caller, header, blobs):
         zygote = self.zygotes[header["zygote"]]
@@ -288,8 +222,7 @@ class Agent:
         """A zygote is not what would be started now: its identity gets another one, it ends when it has answered."""
         zygote = self.zygotes[header["zygote"]]
         if zygote.gone is None and zygote.number != LOGIN_ZYGOTE:
-            if self.identities.get(zygote.identity) == zygote:
-                del self.identities[zygote.identity]
+            self.identities.forget(zygote)
             zygote.replaced = True
             zygote.retire_if_replaced()
         caller.answer(frames.pack_payload({}))

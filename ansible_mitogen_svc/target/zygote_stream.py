@@ -166,7 +166,7 @@ class ZygoteStream(mitogen.core.Protocol):
         elif self.hello is None:
             self.hello = payload
             if self.identity:
-                self.agent.adopted(self.identity, self)
+                self.agent.identities.serve(self.identity, self)
             waiting, self.waiting_for_hello = self.waiting_for_hello, []
             for caller in waiting:
                 caller.answer(payload)
