@@ -37,7 +37,9 @@ def test_a_python_that_core_does_not_support_any_more_is_refused_in_core_s_words
     if python is None:
         pytest.skip("there is no Python 3.8 here")
     playbook = lab.write(PLAY % (python, lab.directory))
-    core, ours = (lab.run(playbook, strategy, hosts=1) for strategy in ("linear", OURS + "linear"))
+    core = lab.run(playbook, "linear", hosts=1)
+    (lab.directory / "file").unlink(missing_ok=True)  # a core that supports this Python has written it
+    ours = lab.run(playbook, OURS + "linear", hosts=1)
     for task in ("a module", "a file", "another module", "the right one"):
         expected, found = (
             {host: told(result) for host, result in run.results(task).items()} for run in (core, ours)
