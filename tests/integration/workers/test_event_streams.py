@@ -4,12 +4,24 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import pytest
 from streams import differences
 
-from tests.integration.workers.conftest import OURS, Lab, forced
+from tests.integration.workers.conftest import OURS, Lab, Run, forced
 
 pytestmark = pytest.mark.timeout(900)
+#: Hosts of mixed.yml here: few; test_repeats.py has many, many times.
+HOSTS = 4
+_of_core: dict[pathlib.Path, Run] = {}
+
+
+def mixed_under_core(lab: Lab) -> Run:
+    """What core makes of mixed.yml over ssh. It takes most of a minute, so each ansible-core does it once."""
+    if lab.venv not in _of_core:
+        _of_core[lab.venv] = lab.mixed("linear", HOSTS)
+    return _of_core[lab.venv]
 
 
 def check(found: list[str]) -> None:
@@ -17,9 +29,7 @@ def check(found: list[str]) -> None:
 
 
 def test_a_playbook_that_mixes_everything_gives_the_event_stream_of_core(every_core_over_ssh: Lab) -> None:
-    """With few hosts; test_repeats.py has many, many times."""
-    lab = every_core_over_ssh
-    core, ours = lab.mixed("linear", hosts=4), lab.mixed(OURS + "linear", hosts=4)
+    core, ours = mixed_under_core(every_core_over_ssh), every_core_over_ssh.mixed(OURS + "linear", HOSTS)
     check(differences(core.events, ours.events))
     assert core.returncode == ours.returncode == 2
     assert forced or set(ours.tasks) == {"inline", "thread", "fork"}
@@ -36,17 +46,17 @@ def test_modules_in_threads_and_processes_give_the_event_stream_of_core(every_co
 
 
 def test_with_worker_processes_only_the_event_stream_is_that_of_core(every_core_over_ssh: Lab) -> None:
-    lab = every_core_over_ssh
-    core = lab.mixed("linear", hosts=3, TEST_EXIT_IS_AN_ERROR="yes")
+    core = mixed_under_core(every_core_over_ssh)
     # A worker process that exits ends the run, as under core.
-    ours = lab.mixed(OURS + "linear", hosts=3, ANSIBLE_MITOGEN_SVC_TASK_WORKERS="fork", TEST_EXIT_IS_AN_ERROR="yes")
+    processes = {"ANSIBLE_MITOGEN_SVC_TASK_WORKERS": "fork", "TEST_EXIT_IS_AN_ERROR": "yes"}
+    ours = every_core_over_ssh.mixed(OURS + "linear", HOSTS, **processes)
     check(differences(core.events, ours.events))
     assert list(ours.tasks) == ["fork"]
 
 
 def test_with_room_for_fewer_connections_than_hosts_the_event_stream_is_that_of_core(ssh_lab: Lab) -> None:
-    core = ssh_lab.mixed("linear", hosts=4)
-    ours = ssh_lab.mixed(OURS + "linear", hosts=4, ANSIBLE_MITOGEN_SVC_CONNECTION_LIMIT="2")
+    core = mixed_under_core(ssh_lab)
+    ours = ssh_lab.mixed(OURS + "linear", HOSTS, ANSIBLE_MITOGEN_SVC_CONNECTION_LIMIT="2")
     check(differences(core.events, ours.events))
     assert ours.statistics["connections"]["closed for another"] > 2
 
@@ -58,7 +68,7 @@ def test_check_mode_and_diff_mode_give_the_event_stream_of_core(lab: Lab) -> Non
 
 def test_starting_at_a_task_gives_the_event_stream_of_core(ssh_lab: Lab) -> None:
     core, ours = (
-        ssh_lab.mixed(strategy, 4, arguments=["--start-at-task", "delegated to here"])
+        ssh_lab.mixed(strategy, HOSTS, arguments=["--start-at-task", "delegated to here"])
         for strategy in ("linear", OURS + "linear")
     )
     check(differences(core.events, ours.events))
