@@ -63,6 +63,7 @@ class Job:
         outcome: that of a run which was made already, with another job's batch.
         sequel: a run that may follow at once.
         anew: by a become command, which may make another process now than it did before.
+        again: another zygote has refused it, as it is not what would be started now.
     """
 
     interpreter: str = ""
@@ -75,6 +76,7 @@ class Job:
     outcome: Outcome | None = None
     sequel: Sequel | None = None
     anew: bool = False
+    again: bool = False
 
 
 class RunningConnection(ReachingConnection):
@@ -162,6 +164,7 @@ class RunningConnection(ReachingConnection):
         if target is None:
             reason = self.svc_unavailable
             raise AnsibleConnectionFailure(f"No agent can be started on {self.svc_name} any more: {reason}")
+        job.again = True
         return self._svc_run_in_zygote(target, job, *self._svc_zygote(target, job, command))
 
     def _svc_run_in_zygote(self, target: Target, job: Job, zygote: Zygote, executable: str) -> Outcome:
@@ -176,6 +179,8 @@ class RunningConnection(ReachingConnection):
             blobs += more
         if job.anew:
             header["anew"] = True
+        if job.again:
+            header["again"] = True
         own = {name: str(value) for name, value in job.environment.items()}
         # A become command decides itself what is left of it.
         header["environment"] = own if job.anew else {**self.svc_environment_changes(), **own}
@@ -341,7 +346,7 @@ class RunningConnection(ReachingConnection):
         steps = job.steps.take(first_blob=0)[0]
         job.steps.steps = list(steps)  # for another zygote, when this one must not be used any more
         try:
-            self.svc_call(target, zygote, {"op": "steps", "steps": steps, "anew": job.anew}, [])
+            self.svc_call(target, zygote, {"op": "steps", "steps": steps, "anew": job.anew, "again": job.again}, [])
         except AnsibleError as error:
             return 1, b"", str(error).encode()
         self.svc_directory = OwnDirectory(str(steps[0][1]), zygote)

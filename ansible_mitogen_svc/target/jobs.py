@@ -30,7 +30,7 @@ from ansible_mitogen_svc.wire.frames import FrameError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from ansible_mitogen_svc.target.bundle import Bundle
@@ -163,7 +163,7 @@ class Jobs:
                 raise
             self.directories.expect(job, job.header.get('steps'))
             return True
-        self.check_interpreter()
+        self.check_interpreter(job.header)
         bundle = self.catalogue.find(job.header['manifest'])
         if bundle is None:
             return False
@@ -212,10 +212,16 @@ class Jobs:
             header, blobs = _unsendable(error), []
         self._answer(job, header, blobs)
 
-    def check_interpreter(self) -> None:
-        """Raise InterpreterChanged when a new zygote would not run what this one runs."""
+    def check_interpreter(self, header: Mapping[str, Any]) -> None:
+        """Raise InterpreterChanged when a new zygote would not run what this one runs.
+
+        `header`: of the job. One that another zygote has refused already (`again`) takes what libraries have read when
+        this one began, a moment ago: a file that changes all the time would make its host unreachable.
+        """
         if nurseries.interpreter() != self._interpreter:
             raise InterpreterChanged(f'{sys.executable} was replaced since this zygote started')
+        if header.get('again'):
+            return
         for path, before in self._read_once.items():
             # Whoever is in the midst of something goes on here, as a process of core's would that has begun.
             if signature_of(path) != before and not (self._running or self._waiting or self.directories.in_use()):

@@ -171,7 +171,7 @@ class Zygote:
         self._check_account(header)
         if header.get('anew'):
             # They are for a job that could not run here: better now than when there are files already.
-            self._jobs.check_interpreter()
+            self._jobs.check_interpreter(header)
         steps.run_steps(header['steps'], frames.unpack_payload(payload)[1], self._jobs.directories.note)
         self._reply(call_id, {})
 

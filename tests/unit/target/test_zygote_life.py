@@ -762,6 +762,10 @@ def test_a_change_of_what_libraries_read_once_is_told_when_nobody_is_in_the_mids
         assert error['type'] == 'InterpreterChanged' and str(settings) in error['message']
         anew = zygote.call({'op': 'steps', 'steps': [['tmpdir', str(own), 0o700]], 'anew': True})
         assert anew.header['error']['type'] == 'InterpreterChanged' and not own.exists()
+        # Another zygote has refused these already: the file changes all the time.
+        assert zygote.run(ping, again=True).header['rc'] == 0
+        again = {'op': 'steps', 'steps': [['tmpdir', str(own), 0o700]], 'anew': True, 'again': True}
+        assert 'error' not in zygote.call(again).header and own.exists()
 
 
 def test_input_and_output_may_be_one_socket_and_much_may_flow_both_ways(
