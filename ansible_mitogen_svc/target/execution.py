@@ -130,8 +130,12 @@ class Executions:
         self._leave(list(self._open))
 
     def _leave(self, pipes: list[Pipe]) -> None:
-        """Have a process of its own read pipes until they end."""
-        if pipes and not os.fork():
+        """Have a process of its own read pipes until they end; where none can be made, they end now."""
+        try:
+            is_reader = bool(pipes) and not os.fork()
+        except OSError:
+            is_reader = False
+        if is_reader:
             _drain([pipe.reading for pipe in pipes])
         for pipe in pipes:
             self._close(pipe)
