@@ -287,7 +287,7 @@ def _size_and_mode(header: Mapping[str, Any], path: str) -> tuple[int, int]:
     :raises Damaged: it says something else.
     """
     size, mode = header.get("size"), header.get("mode")
-    if type(size) is not int or type(mode) is not int or not 0 <= size < 1 << 63:
+    if not isinstance(size, int) or not isinstance(mode, int) or not 0 <= size < 1 << 63:
         raise Damaged(f"{path} was announced without its size and mode")
     return size, mode & 0o777 | 0o200
 

@@ -178,7 +178,7 @@ def _drain(descriptors: list[int]) -> NoReturn:
             poll.register(descriptor, select.POLLIN)
         left = len(descriptors)
         while left:
-            for descriptor, _ in poll.poll():
+            for descriptor, _event in poll.poll():
                 if not os.read(descriptor, _AT_ONCE):
                     poll.unregister(descriptor)
                     left -= 1
@@ -201,7 +201,7 @@ class Command(JobProcess):
 
     def open_pipes(self) -> None:
         """Make the pipes. Raises OSError; what was made until then is left to `close`."""
-        for _ in range(2):
+        for _stream in range(2):
             self.pipes.append(Pipe())
 
     def open_ones(self) -> list[Pipe]:

@@ -38,7 +38,7 @@ def install() -> None:
 
     @functools.wraps(start)
     def start_command(self: Any, args: Any, executable: Any, preexec_fn: Any, *others: Any) -> Any:
-        if _is_cores(preexec_fn) and type(self) is popen:
+        if _is_cores(preexec_fn) and self.__class__ is popen:
             self.__class__ = command_end.CoreCommand
         if not does_nothing(preexec_fn):
             return start(self, args, executable, preexec_fn, *others)

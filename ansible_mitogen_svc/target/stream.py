@@ -50,7 +50,7 @@ class EventLoop:
         """Return the milliseconds until something is due."""
         if not self._due:
             return None
-        return max(0.0, min(moment for moment, _ in self._due) - time.monotonic()) * 1000
+        return max(0.0, min(due[0] for due in self._due) - time.monotonic()) * 1000
 
     def _call_due(self) -> None:
         now = time.monotonic()
