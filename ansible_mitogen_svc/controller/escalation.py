@@ -30,13 +30,15 @@ class EscalationRefused(Exception):
     Attributes:
         refusal: the reason.
         stdout, stderr: what it had printed, without the password prompt's line.
+        awaits_prompt: whether there is a password that it had not asked for yet.
     """
 
-    def __init__(self, refusal: Refusal, stdout: bytes, stderr: bytes) -> None:
+    def __init__(self, refusal: Refusal, stdout: bytes, stderr: bytes, awaits_prompt: bool = False) -> None:
         super().__init__(refusal.value)
         self.refusal = refusal
         self.stdout = stdout
         self.stderr = stderr
+        self.awaits_prompt = awaits_prompt
 
 
 class Escalation:
@@ -106,7 +108,12 @@ class Escalation:
     def timed_out(self) -> EscalationRefused:
         """The error for a command that says nothing."""
         self._flush()
-        return EscalationRefused(Refusal.TIMEOUT, self.output["stdout"], self.output["stderr"])
+        return EscalationRefused(Refusal.TIMEOUT, self.output["stdout"], self.output["stderr"], self.awaits_prompt)
+
+    @property
+    def awaits_prompt(self) -> bool:
+        """Whether there is a password that the command has not asked for yet."""
+        return bool(self._become.expect_prompt()) and not self._password_sent
 
     def closed(self) -> tuple[bytes, bytes]:
         """The command ended without having become: its output."""

@@ -72,16 +72,19 @@ def identify(command: str, interpreter: str, become: Any, timeout: float, shell:
 
 @dataclass(eq=False)
 class NotBecome(Exception):
-    """The command ended before it had become: what it left behind is the result of the task, as under core.
+    """The command ended before it had become: what it left behind is the result of the task, as under core, where
+    the transport has no exception for it (`Transport.ended`).
 
     Attributes:
         rc: exit status; None when it is not known.
         stdout, stderr: its output.
+        awaits_prompt: whether there is a password that it had not asked for yet.
     """
 
     rc: int | None
     stdout: bytes
     stderr: bytes
+    awaits_prompt: bool = False
 
 
 class InterpreterFailed(Exception):
@@ -184,4 +187,4 @@ def _escalate(target: Target, identity: Identity, number: int) -> None:
             raise talk.timed_out() from None
         said = talk.hear(*answer.blobs)
         if answer.header["closed"] and not talk.succeeded:
-            raise NotBecome(answer.header["rc"], *talk.closed())
+            raise NotBecome(answer.header["rc"], *talk.closed(), talk.awaits_prompt)

@@ -310,6 +310,9 @@ class LocalCommandTransport:
             return AnsibleConnectionFailure(f"{waited}: {output}")
         raise NotBecome(1, error.stdout, error.stderr)
 
+    def ended(self, error: NotBecome) -> None:
+        """See `Transport`: as in `refused`."""
+
 
 def _unsuitable(reason: str, error: Exception | None = None) -> StartFailure:
     return StartFailure(None, b"", str(error or "").encode(), f"plugin {reason}")

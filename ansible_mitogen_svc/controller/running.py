@@ -157,6 +157,9 @@ class RunningConnection(ReachingConnection):
                 return self._svc_run_in_another_zygote(job, command)
         except identities.NotBecome as error:
             counters.add("module_runs", "cold", "identity did not start")
+            failure = self.svc_transport.ended(error)
+            if failure is not None:
+                raise failure from None
             return error.rc if error.rc is not None else 1, error.stdout, error.stderr
 
     def _svc_run_in_another_zygote(self, job: Job, command: str) -> Outcome:

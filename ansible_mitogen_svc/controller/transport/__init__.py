@@ -21,6 +21,7 @@ from ansible.utils.display import Display
 from ansible_mitogen_svc.controller import settings
 from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
 from ansible_mitogen_svc.controller.escalation import EscalationRefused
+from ansible_mitogen_svc.controller.identity import NotBecome
 from ansible_mitogen_svc.controller.target import Hello
 from ansible_mitogen_svc.services.bootstrap import StartFailure
 
@@ -66,6 +67,11 @@ class Transport(Protocol):
         """The plugin's exception for a become command that refused, or was silent for `seconds`.
 
         :raises NotBecome: the plugin has none, and what the command said is the result.
+        """
+
+    def ended(self, error: NotBecome) -> AnsibleError | None:
+        """The plugin's exception for a become command that ended before it had become; None: the plugin has none,
+        and what the command said is the result.
         """
 
 

@@ -18,6 +18,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
 from ansible_mitogen_svc.controller.escalation import EscalationRefused, Refusal
+from ansible_mitogen_svc.controller.identity import NotBecome
 from ansible_mitogen_svc.controller.target import Hello
 from ansible_mitogen_svc.controller.transport import FIRST_ENVIRONMENT
 
@@ -63,6 +64,10 @@ class LocalTransport:
             return AnsibleError(_explained("Duplicate become password prompt encountered", error))
         return AnsibleError(_explained("Premature end of stream", error))
 
+    def ended(self, error: NotBecome) -> AnsibleError:
+        """See `Transport`: a refusal that sudo, say, is not known to have words for."""
+        return AnsibleError(_explained("Premature end of stream", error))
+
 
 TRANSPORT = LocalTransport()
 
@@ -71,8 +76,8 @@ def _executable() -> str:
     return constants.DEFAULT_EXECUTABLE.split()[0] if constants.DEFAULT_EXECUTABLE else "/bin/sh"
 
 
-def _explained(reason: str, error: EscalationRefused) -> str:
-    text = f"{reason} waiting for become success."
+def _explained(reason: str, error: EscalationRefused | NotBecome) -> str:
+    text = f"{reason} waiting for become success{' or become password prompt' if error.awaits_prompt else ''}."
     if error.stdout:
         text += f"\n>>> Standard Output\n{error.stdout.decode('utf-8', 'replace')}"
     if error.stderr:

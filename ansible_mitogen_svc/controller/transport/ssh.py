@@ -22,6 +22,7 @@ from ansible.utils.display import Display
 from ansible_mitogen_svc.controller.compat import ssh as compat
 from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan, plan_key
 from ansible_mitogen_svc.controller.escalation import EscalationRefused, Refusal
+from ansible_mitogen_svc.controller.identity import NotBecome
 from ansible_mitogen_svc.controller.target import Hello
 from ansible_mitogen_svc.services.bootstrap import PASSWORD_FD, StartFailure
 
@@ -102,6 +103,9 @@ class SshTransport:
             waited = f"Timeout ({seconds:.0f}s) waiting for privilege escalation prompt"
             return AnsibleConnectionFailure(f"{waited}: {output}")
         return AnsibleError(f"{error.refusal.value} {connection.become.name} password")
+
+    def ended(self, error: NotBecome) -> None:
+        """See `Transport`: ssh has ended as well, with what the command said."""
 
     @staticmethod
     def _failed(connection: Any, argv: list[bytes], failure: StartFailure) -> tuple[int, bytes, bytes]:

@@ -135,3 +135,18 @@ def test_paths_below_the_home_directory_are_expanded_as_by_core(ssh_lab: Lab) ->
     core, ours = ssh_lab.both(play, hosts=1)
     check(differences(core.events, ours.events))
     assert "containing '..'" in ours.output and "directory /svc-no-such-directory does not exist" in ours.output
+
+
+def test_a_become_command_that_ends_by_itself_gives_what_it_gives_under_core(lab: Lab) -> None:
+    """Core's local connection has an exception of its own for it; what was said is not the result of a module."""
+    ends = "become: true, become_user: nobody, become_exe: 'echo out; echo err >&2; exit 3; :'"
+    play = lab.write(
+        "- hosts: many\n  gather_facts: false\n  ignore_errors: true\n  tasks:\n"
+        f"    - {{name: module, command: id, {ends}}}\n"
+        f"    - {{name: files, copy: {{content: '', dest: '{{{{ scratch }}}}/never'}}, {ends}}}\n"
+        f"    - {{name: unasked, command: id, {ends}, vars: {{ansible_become_password: secret}}}}\n"
+    )
+    core, ours = lab.both(play, hosts=1)
+    check(differences(core.events, ours.events))
+    assert "Premature end of stream waiting for become success.\\n>>> Standard Output\\nout" in ours.output
+    assert "waiting for become success or become password prompt." in ours.output
