@@ -43,6 +43,9 @@ def reported_copy(task: Any, original: Any) -> Any:
     :param original: the task the strategy queued; its parents are the ones the result must have.
     """
     reported = shallow_clone(task)
+    if not (task._squashed or task._finalized):
+        # The copy for an item that was skipped, say: core adds what its blocks say to what it has of them already.
+        reported.from_attrs(task.dump_attrs())
     # Callbacks may do with them what they like: the task may go on, and its result may hold the same lists.
     reported._args = own_containers(task._args)
     if task._uuid == original._uuid:

@@ -150,3 +150,19 @@ def test_a_become_command_that_ends_by_itself_gives_what_it_gives_under_core(lab
     check(differences(core.events, ours.events))
     assert "Premature end of stream waiting for become success.\\n>>> Standard Output\\nout" in ours.output
     assert "waiting for become success or become password prompt." in ours.output
+
+
+def test_skipped_items_have_the_conditions_of_their_blocks_as_often_as_under_core(lab: Lab) -> None:
+    play = lab.write(
+        "- hosts: many\n  gather_facts: false\n  tasks:\n"
+        "    - when: [n > 0, true]\n"
+        "      environment: {A: a}\n"
+        "      tags: [outer]\n"
+        "      block:\n"
+        "        - {debug: {msg: '{{ item }}'}, loop: [1, 2], when: item == n, tags: [inner]}\n"
+        "        - {command: echo, loop: [1, 2], when: n == 1, environment: {B: b}, register: echoed}\n"
+        "        - {debug: {msg: '{{ missing }}'}, loop: [1, 2], when: missing, ignore_errors: true}\n"
+    )
+    core, ours = lab.both(play, hosts=2, forks=2)
+    check(differences(core.events, ours.events))
+    assert core.results("debug", "v2_runner_item_on_skipped").keys() == {"h01", "h02"}
