@@ -137,23 +137,23 @@ def test_paths_below_the_home_directory_are_expanded_as_by_core(ssh_lab: Lab) ->
     assert "containing '..'" in ours.output and "directory /svc-no-such-directory does not exist" in ours.output
 
 
-def test_a_become_command_that_ends_by_itself_gives_what_it_gives_under_core(lab: Lab) -> None:
+def test_a_become_command_that_ends_by_itself_gives_what_it_gives_under_core(every_core: Lab) -> None:
     """Core's local connection has an exception of its own for it; what was said is not the result of a module."""
     ends = "become: true, become_user: nobody, become_exe: 'echo out; echo err >&2; exit 3; :'"
-    play = lab.write(
+    play = every_core.write(
         "- hosts: many\n  gather_facts: false\n  ignore_errors: true\n  tasks:\n"
         f"    - {{name: module, command: id, {ends}}}\n"
         f"    - {{name: files, copy: {{content: '', dest: '{{{{ scratch }}}}/never'}}, {ends}}}\n"
         f"    - {{name: unasked, command: id, {ends}, vars: {{ansible_become_password: secret}}}}\n"
     )
-    core, ours = lab.both(play, hosts=1)
+    core, ours = every_core.both(play, hosts=1)
     check(differences(core.events, ours.events))
     assert "Premature end of stream waiting for become success.\\n>>> Standard Output\\nout" in ours.output
     assert "waiting for become success or become password prompt." in ours.output
 
 
-def test_skipped_items_have_the_conditions_of_their_blocks_as_often_as_under_core(lab: Lab) -> None:
-    play = lab.write(
+def test_skipped_items_have_the_conditions_of_their_blocks_as_often_as_under_core(every_core: Lab) -> None:
+    play = every_core.write(
         "- hosts: many\n  gather_facts: false\n  tasks:\n"
         "    - when: [n > 0, true]\n"
         "      environment: {A: a}\n"
@@ -163,6 +163,6 @@ def test_skipped_items_have_the_conditions_of_their_blocks_as_often_as_under_cor
         "        - {command: echo, loop: [1, 2], when: n == 1, environment: {B: b}, register: echoed}\n"
         "        - {debug: {msg: '{{ missing }}'}, loop: [1, 2], when: missing, ignore_errors: true}\n"
     )
-    core, ours = lab.both(play, hosts=2, forks=2)
+    core, ours = every_core.both(play, hosts=2, forks=2)
     check(differences(core.events, ours.events))
     assert core.results("debug", "v2_runner_item_on_skipped").keys() == {"h01", "h02"}
