@@ -27,7 +27,7 @@ from tests.integration.workers.conftest import OURS, Lab, Run
 LOCKSTEP = STRATEGY not in ("free", "host_pinned")
 #: Under free, hosts see of each other what chance has it, such as facts of `run_once` and names of handlers: then one.
 HOSTS = 2 if LOCKSTEP else 1
-QUICK = range(3)
+QUICK = range(2)
 #: Lines of output that depend on the clock, or on what the two runs are to differ in.
 UNCOUNTED = re.compile(
     r"FAILED - RETRYING|ASYNC |strategy plugin|Deprecation warnings can be disabled|^\s*$|"
