@@ -41,7 +41,7 @@ pytestmark = pytest.mark.timeout(300)
 
 def seeds() -> range:
     """Those that are asked for."""
-    first, _dash, last = os.environ.get("SVC_TEST_SEEDS", "100").rpartition("-")
+    first, _dash, last = os.environ.get("SVC_TEST_SEEDS", "20").rpartition("-")
     return range(int(first), int(last) + 1) if first else range(int(last))
 
 
