@@ -226,11 +226,13 @@ def test_each_url_is_asked_for_in_the_name_of_its_own_user(lab: Lab) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         variables = {"address": f"http://127.0.0.1:{server.server_port}/"}
-        run = lab.run(play, LINEAR, hosts=4, forks=4, variables=variables, TEST_SLOW_OPENER="0.5")
+        core, ours = lab.both(play, hosts=4, forks=4, variables=variables, TEST_SLOW_OPENER="0.5")
         server.shutdown()
-    said = {host: result["stdout"] for host, result in run.results("who", "v2_runner_on_ok").items()}
-    assert said == {f"h0{n}": f"u{n}:p" for n in range(1, 5)}, run.output[-3000:]
-    assert forced or run.tasks == {"fork": {"lookup:url": 4}}
+    assert not differences(core.events, ours.events)
+    said = {host: result["stdout"] for host, result in ours.results("who", "v2_runner_on_ok").items()}
+    password = "p" if "skipped=" in ours.output else "$REDACTED$"  # 2.22 hides it in all words
+    assert said == {f"h0{n}": f"u{n}:{password}" for n in range(1, 5)}, ours.output[-3000:]
+    assert forced or ours.tasks == {"fork": {"lookup:url": 4}}
 
 
 def test_task_timeouts_end_tasks_with_the_error_of_core(lab: Lab) -> None:
