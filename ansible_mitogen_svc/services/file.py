@@ -23,7 +23,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import mitogen.core
 
@@ -281,13 +281,18 @@ def _count(hole: int, header: Mapping[str, Any], blobs: Sequence[bytes]) -> None
         counters.add("transfer", "bytes_saved", amount=header["z"] - len(blobs[0]))
 
 
+def _is_number(value: object) -> TypeGuard[int]:
+    """Whether a target has sent a number; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _size_and_mode(header: Mapping[str, Any], path: str) -> tuple[int, int]:
     """What a target says of a file before it sends it; the mode as that of a file which we may write to.
 
     :raises Damaged: it says something else.
     """
     size, mode = header.get("size"), header.get("mode")
-    if not isinstance(size, int) or not isinstance(mode, int) or not 0 <= size < 1 << 63:
+    if not _is_number(size) or not _is_number(mode) or not 0 <= size < 1 << 63:
         raise Damaged(f"{path} was announced without its size and mode")
     return size, mode & 0o777 | 0o200
 
