@@ -311,7 +311,7 @@ class LocalCommandTransport:
         raise NotBecome(1, error.stdout, error.stderr)
 
     def ended(self, error: NotBecome) -> None:
-        """See `Transport`: as in `refused`."""
+        """See `Transport`: these plugins take what the command said for the result, in `refused` as well."""
 
 
 def _unsuitable(reason: str, error: Exception | None = None) -> StartFailure:

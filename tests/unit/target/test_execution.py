@@ -13,6 +13,8 @@ from collections.abc import Callable
 import pytest
 from zygote_client import Reply, ZygoteProcess
 
+from ansible_mitogen_svc.target.execution import Executions, Pipe
+
 BASH = '/bin/bash'
 ONE = [(f'{sys.version_info.major}.{sys.version_info.minor}', None)]
 pytestmark = [
@@ -131,3 +133,23 @@ def test_output_too_large_to_be_sent_is_an_error_of_its_command_only(
         error = execute(zygote, 'head -c 3000000 /dev/zero').header['error']
         assert error['type'] == 'ChildLost' and 'payload of 3000000 bytes is larger than 1048576' in error['message']
         assert execute(zygote, 'head -c 1000000 /dev/zero').outcome == (0, bytes(1000000), b'')
+
+
+class Unwatched:
+    """The event loop of a zygote that forgets descriptors and knows no more."""
+
+    def unwatch(self, descriptor: int) -> None:
+        os.fstat(descriptor)
+
+
+@pytest.mark.usefixtures('pair')
+def test_where_no_process_can_be_made_the_pipes_of_daemons_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError('too many processes')
+
+    monkeypatch.setattr(os, 'fork', refuse)
+    pipe = Pipe()
+    Executions(None, Unwatched())._leave([pipe])
+    with pytest.raises(OSError, match='Bad file descriptor'):
+        os.fstat(pipe.reading)
+    pipe.close_writing()
