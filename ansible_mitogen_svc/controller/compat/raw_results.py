@@ -13,7 +13,8 @@ from ansible._internal._errors import _error_utils
 from ansible.executor.task_result import _RawTaskResult, _WireTaskResult
 
 from ansible_mitogen_svc.controller.compat.adapter import CoreAdapter, QueuedTask
-from ansible_mitogen_svc.controller.workers.live_task import own_containers, reported_copy
+from ansible_mitogen_svc.controller.compat.containers import own_containers
+from ansible_mitogen_svc.controller.workers.live_task import reported_copy
 
 
 class RawResultsAdapter(CoreAdapter):

@@ -8,7 +8,8 @@ Theory of operation
 1. `VariableManager.get_vars` copies each variable of a host into ``vars``, with a tag that says this is deprecated, and
    each fact likewise: some hundreds of new strings per task, for values that hardly ever change.
 2. A string or number cannot change, nor can a tag: the value with its tag, made once, does for all tasks. Which object
-   a value is tells it from others; the memory holds it, so that no other can take its identity.
+   a value is tells it from others; the memory holds it, so that no other can take its identity. To true, false and
+   nothing core puts no tag, which it finds out anew each time.
 3. Lists and dicts are copied by core each time, as they may have changed since.
 4. Long strings are copied by core each time, too: they are few, and of one that changes again and again the memory
    would keep every version.
@@ -26,7 +27,7 @@ LIMIT = 1 << 16
 LONGEST = 256
 
 _STRINGS = frozenset({str, _AnsibleTaggedStr})
-_UNCHANGING = _STRINGS | {int, float, _AnsibleTaggedInt, _AnsibleTaggedFloat}
+_UNCHANGING = _STRINGS | {int, float, bool, type(None), _AnsibleTaggedInt, _AnsibleTaggedFloat}
 
 
 class RememberingTag:

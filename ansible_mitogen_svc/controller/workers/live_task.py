@@ -8,8 +8,9 @@ Here each worker gets objects of its own for all of these, made before the strat
 
 from __future__ import annotations
 
-import copy
 from typing import Any
+
+from ansible_mitogen_svc.controller.compat.containers import own_containers
 
 
 def shallow_clone(original: Any) -> Any:
@@ -52,12 +53,3 @@ def reported_copy(task: Any, original: Any) -> Any:
         reported._parent = original._parent
     reported._finalized = reported._squashed = True
     return reported
-
-
-def own_containers(value: Any) -> Any:
-    """The same value, in dicts and lists of its own."""
-    if type(value) is dict:
-        return {name: own_containers(item) for name, item in value.items()}
-    if type(value) is list:
-        return [own_containers(item) for item in value]
-    return copy.deepcopy(value) if isinstance(value, (dict, list, tuple, set)) else value
