@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from ansible_mitogen_svc.spans import recorder
+from ansible_mitogen_svc.whole_file import write_whole
 
 #: Round trips are kept one by one up to this number of tasks, then every second one is dropped, and so on.
 SAMPLES_KEPT = 65536
@@ -95,20 +95,8 @@ class Counters:
         return report
 
     def write(self, path: str) -> None:
-        """Write the report to `path`, all of it or nothing.
-
-        :raises OSError: the directory does not exist or cannot be written.
-        """
-        directory = os.path.dirname(os.path.abspath(path))
-        descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".statistics-")
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                json.dump(self.report(), file, indent=2)
-                file.write("\n")
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        """Write the report to `path`. :raises OSError: as `write_whole`."""
+        write_whole(path, json.dumps(self.report(), indent=2) + "\n")
 
 
 #: The counters of this process.

@@ -2,26 +2,24 @@
 # Copyright: The ansible_mitogen_svc authors
 """Writes a timeline: the HTML report, complete in itself, and the trace for Chrome's and Perfetto's viewers.
 
-Both files are written under a temporary name with mode 0600 and renamed. Names of hosts and tasks are data in them:
-JSON in a script element that no name can end, shown by the page as text.
+Names of hosts and tasks are data in them: JSON in a script element that no name can end, shown by the page as text.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from importlib import resources
 from typing import Any
 
 from ansible_mitogen_svc.timeline.record import Bar
+from ansible_mitogen_svc.whole_file import write_whole
 
 #: Microseconds, the trace format's unit.
 _UNIT = 1_000_000
 
 
 def write_report(path: str, plain: dict[str, Any]) -> None:
-    """:raises OSError: the directory does not exist or cannot be written."""
+    """:raises OSError: as `write_whole`."""
     here = resources.files("ansible_mitogen_svc.timeline")
     page = here.joinpath("page.html").read_text(encoding="utf-8")
     data = json.dumps(plain, separators=(",", ":")).replace("<", "\\u003c")
@@ -32,7 +30,7 @@ def write_report(path: str, plain: dict[str, Any]) -> None:
     }
     # One split: what is put in is not searched again.
     pieces = page.split("@@")
-    _write(path, "".join(parts.get(piece, piece) for piece in pieces))
+    write_whole(path, "".join(parts.get(piece, piece) for piece in pieces))
 
 
 def write_trace(path: str, bars: list[Bar]) -> None:
@@ -48,19 +46,8 @@ def write_trace(path: str, bars: list[Bar]) -> None:
         events += [
             {**place, "name": kind, "cat": kind, **_span(begin, end), "args": {}} for kind, begin, end in bar.segments
         ]
-    _write(path, json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, separators=(",", ":")))
+    write_whole(path, json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, separators=(",", ":")))
 
 
 def _span(begin: float, end: float) -> dict[str, int]:
     return {"ts": round(begin * _UNIT), "dur": max(0, round(end * _UNIT) - round(begin * _UNIT))}
-
-
-def _write(path: str, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(path)), prefix=".timeline-")
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The ansible_mitogen_svc authors
+"""What is written where a user names a file for a report."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from ansible_mitogen_svc.statistics import counters
+from ansible_mitogen_svc.timeline.files import write_report, write_trace
+from ansible_mitogen_svc.timeline.record import as_plain
+from ansible_mitogen_svc.whole_file import write_whole
+
+
+@pytest.mark.parametrize("directory", [None, "/dev/shm"])
+def test_a_file_is_replaced_by_one_that_only_its_owner_reads(directory: str | None) -> None:
+    with tempfile.TemporaryDirectory(dir=directory) as found:
+        place = pathlib.Path(found, "report")
+        place.write_text("before, and longer than what comes")
+        write_whole(str(place), "after")
+        assert place.read_text() == "after" and place.stat().st_mode & 0o777 == 0o600
+        assert os.listdir(found) == ["report"]
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_is_not(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "theirs").write_text("kept")
+    (tmp_path / "link").symlink_to("theirs")
+    write_whole(str(tmp_path / "link"), "text")
+    assert not (tmp_path / "link").is_symlink() and (tmp_path / "theirs").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda path: write_whole(path, "text"), "text"),
+        (counters.write, '"module_runs"'),
+        (lambda path: write_report(path, as_plain([], "play.yml", 0.0, {})), "<html"),
+        (lambda path: write_trace(path, []), '"traceEvents"'),
+    ],
+)
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: pathlib.Path, write: Callable[[str], None], words: str) -> None:
+    place, read = tmp_path / "pipe", []
+    os.mkfifo(place)
+    reader = threading.Thread(target=lambda: read.append(place.read_text()), daemon=True)
+    reader.start()
+    write(str(place))
+    assert stat.S_ISFIFO(place.lstat().st_mode)
+    reader.join(10)
+    assert words in read[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a device: needs root")
+def test_a_device_is_written_to_and_stays_one(tmp_path: pathlib.Path) -> None:
+    place = tmp_path / "null"
+    try:
+        os.mknod(place, stat.S_IFCHR | 0o666, os.stat("/dev/null").st_rdev)
+    except PermissionError:
+        pytest.skip("this container makes no devices")
+    write_whole(str(place), "text")
+    assert stat.S_ISCHR(place.lstat().st_mode)
+
+
+def test_standard_output_is_added_to(tmp_path: pathlib.Path) -> None:
+    code = (
+        "import sys; from ansible_mitogen_svc.whole_file import write_whole; print('said', flush=True); "
+        "write_whole('/dev/stdout', 'report')"
+    )
+    with open(tmp_path / "log", "w") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=log, check=True, timeout=60)
+    assert (tmp_path / "log").read_text() == "said\nreport"
+
+
+def test_what_cannot_be_written_is_told_of_by_the_name_that_was_given(tmp_path: pathlib.Path) -> None:
+    for place in (tmp_path, tmp_path / "absent/report"):
+        with pytest.raises(OSError) as refused:
+            write_whole(str(place), "text")
+        assert refused.value.filename == str(place)
+    assert os.listdir(tmp_path) == []
