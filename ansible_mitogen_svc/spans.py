@@ -23,6 +23,8 @@ from typing import Any
 
 #: What a task's thread may wait for.
 CONNECT, TRANSFER, MODULE = "connect", "transfer", "module"
+#: (kind of worker, reason, queued, started).
+Start = tuple[str, str, float, float]
 
 
 class _Open(threading.local):
@@ -39,7 +41,7 @@ class SpanRecorder:
         self._open = _Open()
         self._lock = threading.Lock()
         self._runs: list[list[Any]] = []
-        self._starts: dict[tuple[str, str], tuple[str, str, float, float]] = {}
+        self._starts: dict[tuple[str, str], list[Start]] = {}
         os.register_at_fork(after_in_child=self._after_fork)
 
     def _after_fork(self) -> None:
@@ -49,13 +51,13 @@ class SpanRecorder:
     def started(self, host: str, task: str, kind: str, reason: str, queued: float) -> None:
         """A worker of `kind` was started for the task with that uuid, which the strategy queued at `queued`."""
         if self.enabled:
-            self._starts[(host, task)] = (kind, reason, queued, time.monotonic())
+            self._starts.setdefault((host, task), []).append((kind, reason, queued, time.monotonic()))
 
     def moved(self, host: str, task: str, kind: str, reason: str) -> None:
         """The worker gave the task up before it did anything; it goes to one of another kind."""
-        start = self._starts.get((host, task))
-        if start is not None:
-            self._starts[(host, task)] = (kind, reason, *start[2:])
+        starts = self._starts.get((host, task))
+        if starts:
+            starts[-1] = (kind, reason, *starts[-1][2:])
 
     @contextlib.contextmanager
     def running(self, host: str, task: str) -> Iterator[None]:
@@ -90,9 +92,9 @@ class SpanRecorder:
         with self._lock:
             self._runs.extend(runs)
 
-    def starts(self) -> dict[tuple[str, str], tuple[str, str, float, float]]:
-        """{(host, task): (kind of worker, reason, queued, started)} of this process."""
-        return dict(self._starts)
+    def starts(self) -> dict[tuple[str, str], list[Start]]:
+        """{(host, task): its starts in order} of this process; a handler may be started again with each flush."""
+        return {key: list(starts) for key, starts in self._starts.items()}
 
 
 #: The recorder of this process.

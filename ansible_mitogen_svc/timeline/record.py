@@ -9,16 +9,18 @@ strategy than ours there are no spans, and a bar is one segment of the controlle
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from ansible_mitogen_svc.spans import SpanRecorder
+from ansible_mitogen_svc.spans import SpanRecorder, Start
 
 #: Where time goes, in the order of the legend.
 KINDS = ("queue", "connect", "transfer", "module", "controller")
 #: Segments shorter than this (seconds) are not worth a rectangle; they count for their neighbour.
 SHORTEST = 0.0002
+
+_Found = TypeVar("_Found", bound=Sequence[Any])
 
 
 @dataclass
@@ -61,14 +63,17 @@ class TimelineRecord:
             self._bars.append(((host, uuid), bar))
 
     def finish(self, recorder: SpanRecorder) -> list[Bar]:
-        """All bars, by begin, with what the recorder knows of them."""
+        """All bars, by begin, with what the recorder knows of them; without a result, as after Ctrl-C, they end now."""
         starts, runs = recorder.starts(), _by_key(recorder.take())
-        for key, bar in self._bars:
-            bar.segments = self._segments(bar, starts.get(key), runs.get(key))
+        for (host, uuid), bar in list(self._open.items()):
+            self.end(host, uuid, bar.status)
+        for key, bar in self._bars:  # in the order of their ends
+            until = bar.end + self.origin
+            bar.segments = self._segments(bar, _latest(starts.get(key), until), _latest(runs.get(key), until))
         return sorted((bar for _key, bar in self._bars), key=lambda bar: bar.begin)
 
     def _segments(
-        self, bar: Bar, start: tuple[str, str, float, float] | None, run: list[Any] | None
+        self, bar: Bar, start: Start | None, run: list[Any] | None
     ) -> list[tuple[str, float, float]]:
         waits: list[tuple[str, float, float]] = []
         if start is not None:
@@ -82,8 +87,24 @@ class TimelineRecord:
         return cut(bar.begin, bar.end, waits)
 
 
-def _by_key(runs: Iterable[list[Any]]) -> dict[tuple[str, str], list[Any]]:
-    return {(host, task): [host, task, *rest] for host, task, *rest in runs}
+def _by_key(runs: Iterable[list[Any]]) -> dict[tuple[str, str], list[list[Any]]]:
+    found: dict[tuple[str, str], list[list[Any]]] = {}
+    for run in sorted(runs, key=_since):
+        found.setdefault((run[0], run[1]), []).append(run)
+    return found
+
+
+def _since(start_or_run: Sequence[Any]) -> float:
+    """When a start was queued, or a run began."""
+    return float(start_or_run[2])
+
+
+def _latest(found: list[_Found] | None, until: float) -> _Found | None:
+    """Take the last one before `until`, and those before it: what is left belongs to later runs of the same task."""
+    latest = None
+    while found and _since(found[0]) <= until:
+        latest = found.pop(0)
+    return latest
 
 
 def cut(begin: float, end: float, waits: Iterable[tuple[str, float, float]]) -> list[tuple[str, float, float]]:

@@ -21,7 +21,9 @@ requirements:
   - enable in configuration - C(callbacks_enabled = ansible_mitogen.svc.timeline)
 options:
   report_path:
-    description: The HTML file to write; an existing one is replaced. With an empty value none is written.
+    description:
+      - The HTML file to write; an existing one is replaced. With an empty value none is written.
+      - It is written at the end of the run, also where Ctrl-C has ended it.
     type: str
     default: ansible-timeline.html
     env:
@@ -40,8 +42,10 @@ options:
         key: trace_path
 """
 
+import atexit
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
@@ -69,7 +73,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._record = TimelineRecord()
+        self._process = os.getpid()
         recorder.enabled = True
+        # Where Ctrl-C ends a run, core tells no callback of its end.
+        atexit.register(self._finish)
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """The run begins."""
@@ -100,15 +107,26 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """The run is over: write the files."""
+        self._finish()
+
+    def _finish(self) -> None:
+        """Write the files, once, and not in a worker process that ends."""
+        atexit.unregister(self._finish)
+        if os.getpid() != self._process:
+            return
         bars = self._record.finish(recorder)
-        report, trace = self.get_option("report_path"), self.get_option("trace_path")
+        plain = as_plain(bars, self._record.playbook, self._record.began, counters.report())
+        self._write("timeline", self.get_option("report_path"), lambda path: files.write_report(path, plain))
+        self._write("trace", self.get_option("trace_path"), lambda path: files.write_trace(path, bars))
+
+    def _write(self, name: str, option: str | None, write: Callable[[str], None]) -> None:
+        # Options of type path cannot be empty, which switches the report off.
+        path = os.path.expanduser(os.path.expandvars(option or ""))
+        if not path:
+            return
         try:
-            if report:
-                plain = as_plain(bars, self._record.playbook, self._record.began, counters.report())
-                files.write_report(report, plain)
-                self._display.display(f"timeline: {report}")
-            if trace:
-                files.write_trace(trace, bars)
-                self._display.display(f"trace: {trace}")
+            write(path)
         except OSError as error:
             self._display.warning(f"ansible_mitogen.svc.timeline: could not write {error.filename}: {error.strerror}")
+        else:
+            self._display.display(f"{name}: {path}")

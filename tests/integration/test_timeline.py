@@ -9,6 +9,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -158,6 +159,41 @@ def test_the_trace_has_a_span_for_each_task_with_its_parts_inside(files: pathlib
     assert (slow, forked) == ("thread", "timeout")
     module = [event["dur"] for event in events if event.get("cat") == "module"]
     assert max(module) >= 200_000
+
+
+def test_a_report_that_cannot_be_written_is_told_of_and_the_trace_is_written(tmp_path: pathlib.Path) -> None:
+    absent = tmp_path / "absent/report.html"
+    environment = {**setting(tmp_path, ("one",)), "HOME": str(tmp_path), "ANSIBLE_HOME": str(tmp_path / ".ansible")}
+    environment |= {"ANSIBLE_MITOGEN_SVC_TIMELINE": str(absent), "ANSIBLE_MITOGEN_SVC_TRACE": "~/trace of home.json"}
+    (tmp_path / "play.yml").write_text("- {hosts: all, gather_facts: false, tasks: [{debug: {msg: said}}]}")
+    done = subprocess.run(
+        [pathlib.Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.json", "play.yml"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = " ".join((done.stdout + done.stderr).split())
+    assert f"could not write {absent}: No such file or directory" in told
+    assert (tmp_path / "trace of home.json").exists()
+
+
+def test_a_run_that_is_interrupted_has_a_timeline_with_what_was_running(tmp_path: pathlib.Path) -> None:
+    environment = setting(tmp_path, ("one",))
+    started = tmp_path / "started"
+    tasks = f"[{{ping: }}, {{name: long, shell: touch {started}; sleep 100}}]"
+    (tmp_path / "play.yml").write_text(f"- {{hosts: all, gather_facts: false, tasks: {tasks}}}")
+    program = [pathlib.Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.json", "play.yml"]
+    with subprocess.Popen(
+        program, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as run:
+        until = time.monotonic() + 120
+        while not started.exists() and run.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        said, _nothing = run.communicate(timeout=120)
+    assert run.returncode != 0 and f"timeline: {tmp_path}/report.html" in said, said
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    found = {event["name"]: event["args"]["status"] for event in events if event.get("cat") == "task"}
+    assert found == {"ping": "ok", "long": "running"}
 
 
 def test_the_report_opens_without_a_network_and_shows_every_bar(files: pathlib.Path, page: Any) -> None:

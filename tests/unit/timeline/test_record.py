@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import time
+
 from ansible_mitogen_svc.spans import CONNECT, MODULE, SpanRecorder
 from ansible_mitogen_svc.timeline.record import TimelineRecord, cut
 
@@ -33,6 +35,28 @@ def test_the_recorder_gives_nothing_until_somebody_asks_for_it() -> None:
     with recorder.running("host", "task"):
         recorder.waited(MODULE, 0.0)
     assert recorder.take() == [] and recorder.starts() == {}
+
+
+def test_a_handler_that_runs_again_has_a_bar_of_its_own_for_each_time() -> None:
+    record, recorder = TimelineRecord(), SpanRecorder()
+    recorder.enabled = True
+    for kind in ("thread", "fork"):
+        record.start("host", "uuid", "a handler", "ping")
+        recorder.started("host", "uuid", kind, "", time.monotonic())
+        with recorder.running("host", "uuid"):
+            time.sleep(0.01)
+        record.end("host", "uuid", "ok")
+    first, second = record.finish(recorder)
+    assert (first.worker, second.worker) == ("thread", "fork")
+    assert first.end <= second.begin < second.end
+    assert first.segments[-1][2] <= second.segments[0][1]
+
+
+def test_a_task_that_has_no_result_when_the_run_ends_is_shown_as_running() -> None:
+    record, recorder = TimelineRecord(), SpanRecorder()
+    record.start("host", "uuid", "a task", "ping")
+    [bar] = record.finish(recorder)
+    assert bar.status == "running" and bar.end >= bar.begin and bar.segments
 
 
 def test_what_another_process_took_is_part_of_its_tasks_bar() -> None:
