@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ansible_mitogen_svc.command.outcome import BAD, FINE, CommandError, end_of
+from ansible_mitogen_svc.command.outcome import BAD, FINE, CommandError, core_constants, end_of
 from ansible_mitogen_svc.comparison.recording import CORE_STRATEGY, OUR_STRATEGY, RecordedRun, run_recorded
 from ansible_mitogen_svc.comparison.results import COMMON_TOLERANCES, Tolerance, compare
 
@@ -53,10 +53,9 @@ def add_to(commands: Any) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("must be a number, 1 or more")
+    return int(text)
 
 
 def run(options: argparse.Namespace, passed_on: list[str]) -> int:
@@ -65,11 +64,10 @@ def run(options: argparse.Namespace, passed_on: list[str]) -> int:
         options.refuse("--reset belongs to --real: check mode leaves nothing to restore.")
     if all(word.startswith("-") for word in passed_on):
         options.refuse("a PLAYBOOK is required")
-    from ansible import constants
-
-    if constants.DEFAULT_NO_LOG:
+    if core_constants().DEFAULT_NO_LOG:
         raise CommandError("no_log is on (ANSIBLE_NO_LOG, or ansible.cfg): it hides all results; turn it off for this.")
-    arguments = [*passed_on, *(["--check"] if options.check else [])]
+    # In front: behind a `--` among them it would be a playbook.
+    arguments = [*(["--check"] if options.check else []), *passed_on]
     if options.real and not options.reset:
         _run(CORE_STRATEGY, arguments, "to bring the hosts to their final state", None)
     runs: dict[str, list[RecordedRun]] = {CORE_STRATEGY: [], OUR_STRATEGY: []}

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_mitogen_svc.command.outcome import BAD, FINE
+from ansible_mitogen_svc.command.outcome import BAD, FINE, CommandError, core_constants
 from ansible_mitogen_svc.services.connection_limit import FILES_AT_REST, FILES_PER_FORK, FILES_PER_HOST
 
 #: Oldest versions that work: pyproject.toml.
@@ -61,6 +61,11 @@ def run(options: argparse.Namespace, _rest: list[str]) -> int:
     if any(finding.level == "failed" for finding in versions):
         # What is left to ask needs all of them.
         _print("Controller", versions)
+        return BAD
+    try:
+        core_constants()
+    except CommandError as error:
+        _print("Controller", [*versions, Finding("failed", str(error))])
         return BAD
     from ansible_mitogen_svc.controller.loading import Accelerated, CoreAlone
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -51,6 +52,15 @@ def _version() -> str:
         return "unknown: a checkout that is not installed"
 
 
+def _letters_apart(words: Sequence[str]) -> list[str]:
+    """`-C -D` in place of `-CD`, where only the first letter is ours: argparse before Python 3.13 refuses that."""
+    end = words.index("--") if "--" in words else len(words)
+    found: list[str] = []
+    for word in words[:end]:
+        found += ["-C", f"-{word[2:]}"] if re.fullmatch("-C[A-Za-z]+", word) else [word]
+    return [*found, *words[end:]]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     top = parser()
@@ -61,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         argcomplete.autocomplete(top)
     # What a subcommand passes on to ansible-playbook is not ours to know.
-    options, rest = top.parse_known_args(arguments)
+    options, rest = top.parse_known_args(_letters_apart(sys.argv[1:] if arguments is None else arguments))
     if rest and not getattr(options, "passes_on", False):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     try:

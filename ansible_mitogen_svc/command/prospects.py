@@ -10,6 +10,7 @@ lookup plugin) shows only during a run.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections import Counter
@@ -53,6 +54,15 @@ def strategy_class() -> Any:
     return strategy_loader.get(OUR_STRATEGY, class_only=True)
 
 
+@contextlib.contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """:raises CommandError: core could not read it."""
+    try:
+        yield
+    except AnsibleError as error:
+        raise CommandError(f"{what} cannot be read: {error}") from None
+
+
 class Prospects:
     """:param inventories: sources as for ``-i``; the configuration's when empty.
     :param limit: a host pattern, or None.
@@ -62,19 +72,21 @@ class Prospects:
     def __init__(self, inventories: Iterable[str], limit: str | None, extra_vars: Iterable[str]) -> None:
         _prepare_core(list(extra_vars))
         self._loader = DataLoader()
-        try:
-            # With the passwords that the configuration names; nobody is asked for one here.
+        with _reading("a vault's password"):
+            # Those that the configuration names; nobody is asked for one here.
             CLI.setup_vault_secrets(self._loader, list(constants.DEFAULT_VAULT_IDENTITY_LIST), auto_prompt=False)
-            named = list(inventories)
-            sources = named or list(constants.DEFAULT_HOST_LIST)
+        with _reading("a value of -e"):
+            # Core keeps them; an inventory plugin that met the error would report it as its own.
+            extra = load_extra_vars(self._loader)
+        named = list(inventories)
+        sources = named or list(constants.DEFAULT_HOST_LIST)
+        with _reading("the inventory"):
             self._inventory = InventoryManager(loader=self._loader, sources=sources)
             if limit:
                 self._inventory.subset(limit)
             self._variables = VariableManager(loader=self._loader, inventory=self._inventory)
-            self._variables._extra_vars = load_extra_vars(self._loader)
+            self._variables._extra_vars = extra
             self.hosts = list(self._inventory.get_hosts("all"))
-        except AnsibleError as error:
-            raise CommandError(f"the inventory cannot be read: {error}") from None
         if not self.hosts and (named or limit):
             matching = f" and matches {limit}" if limit else ""
             raise CommandError(f"no host is in {', '.join(map(str, sources))}{matching}")
@@ -87,10 +99,8 @@ class Prospects:
         """
         groups: dict[tuple[str, str], list[str]] = {}
         for host in self.hosts:
-            try:
+            with _reading(f"the variables of {host.name}"):
                 groups.setdefault(self._reach(host), []).append(host.name)
-            except AnsibleError as error:
-                raise CommandError(f"the variables of {host.name} cannot be read: {error}") from None
         for (level, text), names in groups.items():
             more = f" and {len(names) - HOSTS_NAMED} more" if len(names) > HOSTS_NAMED else ""
             yield Finding(level, f"{', '.join(names[:HOSTS_NAMED])}{more}: {text}")
@@ -123,24 +133,23 @@ class Prospects:
     def examine_tasks(self, path: str) -> Iterator[Finding]:
         """One finding per task and decision, in the order of the playbook.
 
-        :raises CommandError: the playbook cannot be read, or there are no hosts for it.
+        :raises CommandError: the playbook cannot be read.
         """
         if self._adapter is None:
             raise CommandError(str(compatibility().problem))
         directory = os.path.dirname(os.path.abspath(path))
         add_all_plugin_dirs(directory)
         AnsibleCollectionConfig.playbook_paths = [directory]
-        try:
+        with _reading("the playbook"):
             plays = Playbook.load(path, variable_manager=self._variables, loader=self._loader).get_plays()
             for play in plays:
                 yield from self._examine_play(play)
-        except AnsibleError as error:
-            raise CommandError(f"the playbook cannot be read: {error}") from None
 
     def _examine_play(self, play: Play) -> Iterator[Finding]:
         templar = self._adapter.templar(SimpleNamespace(_loader=self._loader), self._variables.get_vars(play=play))
         hosts = self._inventory.get_hosts(templar.template(play.hosts))
-        yield Finding("", f"play {play.get_name()!r} (hosts: {len(hosts)})")
+        unknown = "" if hosts else ": nothing is told of tasks that have no host"
+        yield Finding("", f"play {play.get_name()!r} (hosts: {len(hosts)}){unknown}")
         decider = self._decider(play)
         for task in _tasks(play):
             found: Counter[Decision] = Counter(self._decide(decider, play, task, host) for host in hosts)

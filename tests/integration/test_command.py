@@ -183,12 +183,14 @@ def test_compare_points_out_plays_that_choose_their_strategy(command: Command, t
         ((), 2, "required: COMMAND"),
         (("compare", "play.yml"), 2, "one of the arguments -C/--check --real is required"),
         (("compare", "--check", "-v"), 2, "a PLAYBOOK is required"),
+        (("compare", "--check", "--rounds", "many", "play.yml"), 2, "must be a number, 1 or more"),
         (("compare", "--check", "--reset", "true", "play.yml"), 2, "--reset belongs to --real"),
         (("compare", "--check", "-i", "hosts.json", "absent.yml"), 3, "absent.yml could not be found"),
         (("compare", "--check", "hosts.json"), 3, "no task ran"),
         (("doctor", "--colour"), 2, "unrecognized arguments: --colour"),
         (("doctor", "-i", "hosts.json", "absent.yml"), 3, "cannot be read"),
         (("doctor", "-i", "absent.json"), 3, "no host is in"),
+        (("doctor", "-i", "hosts.json", "-e", "@absent.yml"), 3, "a value of -e cannot be read"),
         (("doctor", "-i", "hosts.json", "-l", "absent"), 3, "and matches absent"),
         (("clean",), 2, "-i/--inventory"),
         (("clean", "-i", "absent.json"), 3, "no host was tried"),
@@ -200,6 +202,60 @@ def test_what_cannot_be_done_is_said_in_one_message_with_its_status(
     done = command(*arguments)
     assert done.returncode == status, done.stdout + done.stderr
     assert words in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["[defaults]\nforks = many\n", "[defaults\nforks = 5\n"])
+def test_a_configuration_that_core_cannot_read_is_said_in_one_message(
+    command: Command, tmp_path: pathlib.Path, text: str
+) -> None:
+    (tmp_path / "ansible.cfg").write_text(text)
+    found = command("doctor", "-i", "hosts.json")
+    assert found.returncode == 1 and "failed  the configuration of ansible-core cannot be read: " in found.stdout
+    compared, cleaned = command("compare", "--check", "play.yml"), command("clean", "-i", "hosts.json")
+    assert (compared.returncode, cleaned.returncode) == (3, 3)
+    for done in (found, compared, cleaned):
+        assert str(tmp_path / "ansible.cfg") in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("compare", "--check", "play.yml"), ("clean", "-i", "hosts.json")])
+def test_what_needs_ansible_core_says_where_to_install_it(arguments: tuple[str, ...]) -> None:
+    main = f"from ansible_mitogen_svc.command.main import main; sys.exit(main({list(arguments)}))"
+    code = f"import sys; sys.modules['ansible'] = None; {main}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3 and done.stderr.startswith("ansible-mitogen-svc: ansible-core is missing"), done.stderr
+
+
+def test_compare_takes_the_end_of_the_options_as_ansible_playbook_does(
+    command: Command, tmp_path: pathlib.Path
+) -> None:
+    write(tmp_path / "-play.yml", "- ping:")
+    done = command("compare", "--check", "-i", "hosts.json", "--", "-play.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "passed_on"),
+    [
+        (["compare", "-CD", "site.yml"], ["-D", "site.yml"]),
+        (["compare", "-Cvv", "-i", "h", "site.yml"], ["-vv", "-i", "h", "site.yml"]),
+        (["compare", "-C", "-DC", "--", "-CD"], ["-DC", "--", "-CD"]),
+    ],
+)
+def test_letters_of_options_may_stand_together(words: list[str], passed_on: list[str]) -> None:
+    code = "import sys; from ansible_mitogen_svc.command import comparing, main; "
+    code += f"comparing.run = lambda options, rest: print(options.check, *rest) or 0; sys.exit(main.main({words}))"
+    # Each Python that there is: ours may be one that needs no help with this.
+    pythons = {sys.executable, *filter(None, map(shutil.which, ("python3.11", "python3.12", "/usr/bin/python3")))}
+    for python in pythons:
+        if subprocess.run([python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]).returncode:
+            continue
+        done = subprocess.run([python, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+        assert done.stdout.split() == ["True", *passed_on], done.stdout + done.stderr
+
+
+def test_doctor_says_why_it_tells_nothing_of_a_plays_tasks(command: Command, tmp_path: pathlib.Path) -> None:
+    done = command("doctor", write(tmp_path / "play.yml", "- ping:"))
+    assert "play 'all' (hosts: 0): nothing is told of tasks that have no host" in done.stdout
 
 
 def test_doctor_reads_what_a_vault_hides_with_the_password_that_the_configuration_names(

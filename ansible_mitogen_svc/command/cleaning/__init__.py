@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible_mitogen_svc.command.outcome import BAD, FINE, CommandError, end_of
+from ansible_mitogen_svc.command.outcome import BAD, FINE, CommandError, core_constants, end_of
 from ansible_mitogen_svc.comparison.recording import CORE_STRATEGY, run_recorded
 
 PLAYBOOK = Path(__file__).resolve().with_name("playbook.yml")
@@ -36,6 +36,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace, passed_on: list[str]) -> int:
     """The subcommand; returns the exit status. :raises CommandError: no host was tried."""
+    core_constants()
     inventories = [word for inventory in options.inventory for word in ("-i", inventory)]
     try:
         # The results are what this command tells; there is no secret in them.
