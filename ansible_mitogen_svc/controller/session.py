@@ -37,6 +37,7 @@ from ansible_mitogen_svc.controller.connection_plan import (
     MAX_MESSAGE_SIZE,
     ConnectionPlan,
     Targets,
+    TaskSession,
     plan_arguments,
     start_failure,
 )
@@ -205,7 +206,7 @@ class SessionLifecycle:
         """A play begins: a session may be started, also when there was a run before in this process."""
         self._ended = False
 
-    def current(self) -> Session | WorkerSession:
+    def current(self) -> TaskSession:
         """The session of this process, started when there is none.
 
         :raises RuntimeError: the run has ended; a thread that a lost connection woke up must not start another session,

@@ -13,13 +13,12 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any, NoReturn
+    from typing import Any
 
 INHERITED_SIGNALS = {
     number: signal.getsignal(number) for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
@@ -173,15 +172,6 @@ def result_of(status: int) -> tuple[int, int | None]:
         number = os.WTERMSIG(status)
         return -number, number
     return os.WEXITSTATUS(status), None
-
-
-def die(message: str) -> NoReturn:
-    """End a process of ours which cannot go on; the agent keeps the end of a zygote's stderr."""
-    try:
-        sys.stderr.write(f'ansible_mitogen_svc: {message}\n')
-        sys.stderr.flush()
-    finally:
-        os._exit(70)
 
 
 def free_standard_descriptors(input_fd: int, output_fd: int) -> tuple[int, int]:

@@ -137,10 +137,6 @@ class Store:
                 _discard(path)
         return None
 
-    def has_blob(self, digest: str) -> bool:
-        """Say whether a source file seems to be there; its content is not looked at."""
-        return os.path.exists(self._path('blobs', digest))
-
     def add_blob(self, digest: str, data: bytes) -> None:
         """Write a source file whose digest was verified. Raises OSError."""
         path = self._path('blobs', digest)

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/troubleshooting.md").read_text()
 STATISTICS = (ROOT / "docs/statistics.md").read_text()
 #: Calls with text that a user may see; it is their first argument, but for `Finding`, whose first is its level.
-SHOWN = {"warning", "error", "vvv", "display", "say", "refuse", "CommandError", "Compatibility", "Finding"}
+SHOWN = {"_reading", "warning", "error", "vvv", "display", "say", "refuse", "CommandError", "Compatibility", "Finding"}
 #: Shown by ansible-core itself in the same place and words: the target's own name and command, said before it acts.
 TRACES = {"ESTABLISH SSH CONNECTION FOR USER", "PUT ", "FETCH "}
 

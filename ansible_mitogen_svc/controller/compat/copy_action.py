@@ -15,7 +15,7 @@ import inspect
 import os
 import stat
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -166,7 +166,3 @@ def find_source(action: Any) -> str | None:
 def key_of(module: str, arguments: Mapping[str, Any]) -> str:
     """A name for one run of a module with these arguments."""
     return module + repr(sorted(arguments.items()))
-
-
-#: What one step of a plan calls for an item: `(dest, ...) -> Arguments`.
-Composer = Callable[..., Arguments]

@@ -25,8 +25,6 @@ from ansible_mitogen_svc.controller.identity import NotBecome
 from ansible_mitogen_svc.controller.target import Hello
 from ansible_mitogen_svc.services.bootstrap import StartFailure
 
-#: Composes the remote shell line that starts the agent; see services/bootstrap.py.
-RemoteCommand = Callable[[], str]
 #: The environment of the run's process before any task; workers that are forked later have it, too.
 FIRST_ENVIRONMENT: Mapping[str, str] = dict(os.environ)
 
