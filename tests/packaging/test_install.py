@@ -7,11 +7,13 @@ Run by `make test-all`. A release whose Python is not on the machine is skipped 
 
 from __future__ import annotations
 
+import email
 import json
 import pathlib
 import shutil
 import sys
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -119,6 +121,20 @@ def test_wheel_needs_only_mitogen_and_core_without_upper_bound(from_wheel: Envir
     needed = sorted(line for line in lines if "extra ==" not in line)
     assert [line.partition(">=")[0] for line in needed] == ["ansible-core", "mitogen"]
     assert not any(sign in line for line in needed for sign in ("<", "==", "~="))
+
+
+def test_wheel_names_the_licences_of_all_that_it_has(wheel: pathlib.Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
+        told = email.message_from_string(archive.read(metadata).decode())
+        marks = [archive.read(name).decode() for name in names if "/vendor/" in name and name.endswith(".license")]
+    needed = {"GPL-3.0-or-later"}
+    for mark in marks:
+        needed.update(mark.partition("SPDX-License-Identifier: ")[2].strip().split(" AND "))
+    assert len(needed) > 1 and set(told["License-Expression"].split(" AND ")) == needed
+    texts = {pathlib.PurePath(name).name for name in told.get_all("License-File", [])}
+    assert texts >= {"LICENSE", "LICENSE-echarts", "LICENSE-d3", "NOTICE-echarts"}
 
 
 def test_playbook_passes_accelerated_from_the_wheel(from_wheel: Environment, play: Callable[..., Any]) -> None:
