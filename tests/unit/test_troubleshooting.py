@@ -118,6 +118,21 @@ def test_every_connection_is_in_the_table() -> None:
     assert not [name for name in transports if f"`{name}`" not in table]
 
 
+def test_every_option_of_ansible_mitogen_is_in_the_migration_table() -> None:
+    spec = importlib.util.find_spec("ansible_mitogen")
+    assert spec is not None and spec.submodule_search_locations
+    there = pathlib.Path(next(iter(spec.submodule_search_locations)))
+    options = set(re.findall(r"\('(mitogen_\w+)'\)", (there / "transport_config.py").read_text()))
+    options |= {path.stem for kind in ("action", "strategy") for path in there.glob(f"plugins/{kind}/mitogen*.py")}
+    variables = r"environ.get\(\s*['\"](MITOGEN_\w+)"
+    options |= {name for path in there.glob("*.py") for name in re.findall(variables, path.read_text())}
+    assert len(options) > 15
+    page = (ROOT / "docs/migrating.md").read_text()
+    # It stands in for core's action without being asked for.
+    options.discard("mitogen_fetch")
+    assert not [name for name in sorted(options) if not re.search(rf"[` ]{name}[`:]", page)]
+
+
 def test_every_diagram_was_drawn_from_what_its_source_says_now() -> None:
     folder = ROOT / "docs/diagrams"
     spec = importlib.util.spec_from_file_location("draw", folder / "draw.py")
