@@ -163,7 +163,13 @@ def _limit(value: int) -> str:
 
 
 def _strategy(name: str) -> Finding:
+    from ansible_mitogen_svc.command.prospects import strategy_class
+
+    if strategy_class() is None:
+        return Finding("failed", "the collection ansible_mitogen.svc is not installed where ansible-core looks for it")
     if name.startswith("ansible_mitogen.svc."):
+        if strategy_class(name) is None:
+            return Finding("failed", f"strategy: {name} is none of linear, free, host_pinned and debug")
         return Finding("ok", f"strategy: {name}")
     advice = "set strategy = ansible_mitogen.svc.linear in [defaults], or strategy: in plays"
     return Finding("note", f"strategy: {name}, which is not ours; {advice}")

@@ -49,9 +49,9 @@ _EXPLAINED = {
 }
 
 
-def strategy_class() -> Any:
-    """Our linear strategy, as core's loader finds it; None when the collection is not installed."""
-    return strategy_loader.get(OUR_STRATEGY, class_only=True)
+def strategy_class(name: str = OUR_STRATEGY) -> Any:
+    """A strategy of ours, as core's loader finds it; None when it is not there, or the collection is not installed."""
+    return strategy_loader.get(name, class_only=True)
 
 
 @contextlib.contextmanager
@@ -148,8 +148,13 @@ class Prospects:
     def _examine_play(self, play: Play) -> Iterator[Finding]:
         templar = self._adapter.templar(SimpleNamespace(_loader=self._loader), self._variables.get_vars(play=play))
         hosts = self._inventory.get_hosts(templar.template(play.hosts))
-        unknown = "" if hosts else ": nothing is told of tasks that have no host"
-        yield Finding("", f"play {play.get_name()!r} (hosts: {len(hosts)}){unknown}")
+        text, strategy = f"play {play.get_name()!r} (hosts: {len(hosts)})", str(play.strategy)
+        if not hosts:
+            yield Finding("", f"{text}: nothing is told of tasks that have no host")
+        elif strategy == constants.DEFAULT_STRATEGY or strategy.startswith("ansible_mitogen.svc."):
+            yield Finding("", text)
+        else:
+            yield Finding("note", f"{text}, under its own strategy {strategy}, which is not ours: below as under ours")
         decider = self._decider(play)
         for task in _tasks(play):
             found: Counter[Decision] = Counter(self._decide(decider, play, task, host) for host in hosts)

@@ -105,6 +105,20 @@ def test_doctor_names_the_reason_for_each_task_and_host_that_is_not_accelerated(
     assert "said: in the main thread (controller_only) on 2 of 3 hosts" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"ANSIBLE_STRATEGY": "ansible_mitogen.svc.liner"}, "ansible_mitogen.svc.liner is none of linear, free"),
+        ({"ANSIBLE_COLLECTIONS_PATH": "/absent", "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "0"}, "svc is not installed"),
+    ],
+)
+def test_doctor_fails_where_core_finds_no_such_strategy(
+    command: Command, environment: dict[str, str], words: str
+) -> None:
+    done = command("doctor", **{"ANSIBLE_STRATEGY": "ansible_mitogen.svc.linear", **environment})
+    assert done.returncode == 1 and "failed" in done.stdout and words in done.stdout, done.stdout + done.stderr
+
+
 def test_doctor_follows_the_settings_of_the_strategy(command: Command, tmp_path: pathlib.Path) -> None:
     playbook = write(tmp_path / "play.yml", "- {name: quick, ping: }")
     done = command("doctor", "-i", "hosts.json", playbook, ANSIBLE_MITOGEN_SVC_TASK_WORKERS="fork")
@@ -251,6 +265,14 @@ def test_letters_of_options_may_stand_together(words: list[str], passed_on: list
             continue
         done = subprocess.run([python, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
         assert done.stdout.split() == ["True", *passed_on], done.stdout + done.stderr
+
+
+def test_doctor_points_out_plays_that_choose_another_strategy(command: Command, tmp_path: pathlib.Path) -> None:
+    play = write(tmp_path / "play.yml", "- ping:", strategy="ansible.builtin.free")
+    own = write(tmp_path / "own.yml", "- ping:", strategy="ansible_mitogen.svc.free")
+    told = command("doctor", "-i", "hosts.json", play).stdout
+    assert "note    play 'all' (hosts: 2), under its own strategy ansible.builtin.free, which is not ours" in told
+    assert "play 'all' (hosts: 2)\n" in command("doctor", "-i", "hosts.json", own).stdout
 
 
 def test_doctor_says_why_it_tells_nothing_of_a_plays_tasks(command: Command, tmp_path: pathlib.Path) -> None:
