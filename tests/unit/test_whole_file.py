@@ -69,12 +69,16 @@ def test_a_device_is_written_to_and_stays_one(tmp_path: pathlib.Path) -> None:
     assert stat.S_ISCHR(place.lstat().st_mode)
 
 
-def test_standard_output_is_added_to(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
+def test_standard_output_is_added_to(tmp_path: pathlib.Path, name: str) -> None:
+    # Not as root, who would replace what the name stands for: for the whole machine, were this to fail.
     code = (
-        "import sys; from ansible_mitogen_svc.whole_file import write_whole; print('said', flush=True); "
-        "write_whole('/dev/stdout', 'report')"
+        "import os, sys; from ansible_mitogen_svc.whole_file import write_whole; print('said', flush=True); "
+        f"os.geteuid() or os.setuid(65534); write_whole({name!r}, 'report')"
     )
     with open(tmp_path / "log", "w") as log:
+        os.chmod(log.fileno(), 0o666)
+        os.chmod(tmp_path, 0o755)
         subprocess.run([sys.executable, "-c", code], stdout=log, check=True, timeout=60)
     assert (tmp_path / "log").read_text() == "said\nreport"
 
