@@ -9,6 +9,7 @@ core's own configuration code, so precedence is core's: variables, environment, 
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import sys
@@ -120,7 +121,11 @@ def _raw(plugin_name: str, option: str, variables: dict[str, Any]) -> tuple[Any,
         if entry["name"] in os.environ:
             return os.environ[entry["name"]], f"the environment variable {entry['name']}"
     for entry in known.get("ini") or ():
-        return "the value there", f"[{entry['section']}] {entry['key']} in {constants.CONFIG_FILE}"
+        place = f"[{entry['section']}] {entry['key']} in {constants.CONFIG_FILE}"
+        # As core reads it: configuration files are ini files.
+        parser = configparser.ConfigParser(inline_comment_prefixes=(";",), interpolation=None)
+        parser.read(constants.CONFIG_FILE or ())
+        return parser.get(entry["section"], entry["key"], fallback="the value there"), place
     return known.get("default"), "its default"
 
 

@@ -36,7 +36,7 @@ def test_a_value_that_does_not_parse_is_named_with_its_source_and_a_remedy(lab: 
     run = lab.run(lab.write(PLAY), LINEAR, *arguments, hosts=1, **environment)
     assert run.returncode == 5
     assert not run.results("first")
-    assert "option 'task_workers' cannot be" in run.output and said in run.output
+    assert "option 'task_workers' cannot be 'threads'" in run.output and said in run.output
     assert "Use one of: auto, fork." in run.output
     assert run.output.count("ERROR") == 1 and "Traceback" not in run.output
 
