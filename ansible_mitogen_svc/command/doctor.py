@@ -140,9 +140,12 @@ def _ssh() -> Finding:
     program = shutil.which("ssh")
     if program is None:
         return Finding("warning", "no ssh on PATH: hosts over ssh cannot be reached; install the OpenSSH client")
-    version = subprocess.run(
-        [program, "-V"], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10
-    )
+    try:
+        version = subprocess.run(
+            [program, "-V"], check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding("warning", f"the ssh on PATH does not tell its version; install the OpenSSH client: {error}")
     return Finding("ok", f"{version.stderr.strip() or version.stdout.strip()} ({program})")
 
 

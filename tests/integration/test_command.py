@@ -76,6 +76,16 @@ def test_doctor_says_what_to_install_where_a_package_is_missing(package: str, na
     assert f"failed  {name} is missing" in done.stdout and f"-m pip install {name}" in done.stdout
 
 
+@pytest.mark.parametrize("text", ["no program", "#!/bin/sh\nexit 3\n"])
+def test_doctor_warns_of_an_ssh_that_does_not_work(command: Command, tmp_path: pathlib.Path, text: str) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/ssh").write_text(text)
+    (tmp_path / "bin/ssh").chmod(0o755)
+    done = command("doctor", PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "warning the ssh on PATH does not tell its version" in done.stdout
+
+
 def test_doctor_warns_of_too_few_open_files(command: Command, tmp_path: pathlib.Path) -> None:
     hosts = {f"h{number}": {} for number in range(400)}
     (tmp_path / "many.json").write_text(json.dumps({"all": {"hosts": hosts}}))
