@@ -69,10 +69,10 @@ def make_wheel(directory: pathlib.Path) -> pathlib.Path:
     return next(directory.glob("*.whl"))
 
 
-def make_artifact(directory: pathlib.Path) -> pathlib.Path:
+def make_artifact(directory: pathlib.Path, checkout: pathlib.Path = REPOSITORY) -> pathlib.Path:
     """Build the tarball for ansible-galaxy into directory."""
     galaxy = pathlib.Path(sys.executable).with_name("ansible-galaxy")
-    run([str(galaxy), "collection", "build", "--output-path", str(directory), str(REPOSITORY)])
+    run([str(galaxy), "collection", "build", "--output-path", str(directory), str(checkout)])
     return next(directory.glob("*.tar.gz"))
 
 

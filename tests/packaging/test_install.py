@@ -23,7 +23,7 @@ import yaml
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from environments import RELEASES, REPOSITORY, Environment, Release, find_interpreter
+from environments import RELEASES, REPOSITORY, Environment, Release, find_interpreter, make_artifact
 from rig.errors import RigUnavailable
 from rig.loopback_sshd import LoopbackSshd
 
@@ -192,3 +192,17 @@ def test_galaxy_tarball_carries_nothing_but_the_product(artifact: pathlib.Path) 
     product = {"ansible_mitogen_svc", "plugins", "meta", "README.md", "LICENSE", "MANIFEST.json", "FILES.json"}
     assert product <= tops
     assert tops <= product | {"changelogs", "CHANGELOG.rst", "docs"}
+
+
+def test_galaxy_tarball_has_nothing_that_the_pages_tell_people_to_make(tmp_path: pathlib.Path) -> None:
+    checkout = tmp_path / "checkout"
+    for name in ("plugins", "meta", "ansible_mitogen_svc"):
+        shutil.copytree(REPOSITORY / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("galaxy.yml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, checkout)
+    made = ("ansible.cfg", "ansible-timeline.html", "hosts.json", "hosts.yml", "repeats.jsonl", "stats.json", ".venv")
+    for name in made:
+        (checkout / name).write_text("")
+    with tarfile.open(make_artifact(tmp_path, checkout)) as archive:
+        found = set(archive.getnames())
+    assert "plugins/callback/timeline.py" in found and not found.intersection(made)
