@@ -94,8 +94,8 @@ class OneTripCopyAction(_Core):
         follow: bool,
     ) -> Any:  # fmt: skip
         if not self._svc_tree_plan and self._svc_trip_is_simple(source_full, follow):
-            # A source that goes away, or that cannot be read any more, core has its own words for.
-            with contextlib.suppress(OSError, AnsibleError):
+            # Core has its own words for a source that goes away, cannot be read any more, or has a name not in UTF-8.
+            with contextlib.suppress(OSError, UnicodeError, AnsibleError):
                 self._svc_trip = self._svc_trip_foresee(source_full, source_rel, dest)
         ahead = self._connection.svc_loop_ahead if content is None else None
         if ahead is not None:

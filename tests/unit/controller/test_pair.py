@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import types
 from typing import Any
 
 import pytest
+from ansible.plugins.action.copy import ActionModule as CoreCopy
 
 from ansible_mitogen_svc.controller.identity import CodeRefused
-from ansible_mitogen_svc.controller.one_trip import COPY, Foreseen, OneTripCopyAction
+from ansible_mitogen_svc.controller.one_trip import COPY, FILE, Foreseen, OneTripCopyAction
 from ansible_mitogen_svc.controller.pair import HeldRun, NotSent
 from ansible_mitogen_svc.controller.steps import Steps
 from ansible_mitogen_svc.controller.target import Hello, Zygote
@@ -102,6 +105,26 @@ def test_a_source_that_is_gone_when_it_is_read_is_no_failure_of_the_run_before_i
     foreseen = Foreseen(COPY, {}, "0" * 40, str(tmp_path / "gone"), "/tmp/x/.source")
     action._svc_trip_compose(foreseen, {})
     assert foreseen.result is None and action._svc_trip is foreseen
+
+
+class CopyByCore(CoreCopy):  # type: ignore[misc]
+    def _copy_file(self, *unused: Any) -> str:
+        return "as core does"
+
+
+class Copy(OneTripCopyAction, CopyByCore):
+    pass
+
+
+def test_a_source_whose_name_is_not_utf_8_is_left_to_core(tmp_path: pathlib.Path) -> None:
+    source = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"\xff"))
+    pathlib.Path(source).write_text("content")
+    action: Any = object.__new__(Copy)
+    action._svc_tree_plan = None
+    target = types.SimpleNamespace(latest_copy=FILE)
+    action._task = types.SimpleNamespace(args={}, async_val=0, loop=None)
+    action._connection = types.SimpleNamespace(svc_target=lambda: target, svc_loop_ahead=None)
+    assert action._copy_file(source, "\udcff", None, None, "/tmp/x", {}, False) == "as core does"
 
 
 def test_a_second_for_another_zygote_is_not_sent() -> None:
