@@ -156,17 +156,11 @@ class Decider:
         return found
 
     def _find_handler(self, action: str, collections: list[str]) -> tuple[str, Decision | None]:
-        module = module_loader.find_plugin_with_context(action, collection_list=collections)
-        name = module.action_plugin if module.resolved and module.action_plugin else action
-        found = action_loader.find_plugin_with_context(name, collection_list=collections)
-        if not found.resolved:
-            collection, _dot, short = action.rpartition(".")
-            group = short.split("_")[0]
-            if group in constants.NETWORK_GROUP_MODULES:
-                name = f"{collection}.{group}" if collection else group
-                found = action_loader.find_plugin_with_context(name, collection_list=collections)
-        if not found.resolved:
-            found = action_loader.find_plugin_with_context("ansible.legacy.normal")
+        try:
+            found = _find_action(action, collections)
+        except AnsibleError:
+            # A removed one, for instance: the task comes to the same error, and is what fails of it.
+            return "", None
         if not found.resolved:
             return "", None
         fqcn = found.resolved_fqcn or action
@@ -180,15 +174,16 @@ class Decider:
         task, task_vars = queued.task, queued.task_vars
         if task.delegate_to is None:
             name = self._plain(task_vars.get("ansible_connection"), task.connection, templar)
-            objection = name and self._objection_to(connection_loader, "connection", name)
-            if objection:
-                return objection
-            if name and not self._serves(name):
-                return Decision(_FORK, f"connection:{name}")
+            if _is_name(name):
+                objection = self._objection_to(connection_loader, "connection", name)
+                if objection is not None:
+                    return objection
+                if not self._serves(name):
+                    return Decision(_FORK, f"connection:{name}")
         become = self._plain(task_vars.get("ansible_become"), task.become, templar)
         if become not in (None, False, "false", "no", "False"):
             method = self._plain(task_vars.get("ansible_become_method"), task.become_method, templar)
-            return method and self._objection_to(become_loader, "become", method) or None
+            return self._objection_to(become_loader, "become", method) if _is_name(method) else None
         return None
 
     def _plain(self, variable: Any, keyword: Any, templar: Any) -> Any:
@@ -204,7 +199,10 @@ class Decider:
     def _objection_to(self, loader: Any, plugin_type: str, name: str) -> Decision | None:
         key = (plugin_type, name, ())
         if key not in self._plugins:
-            found = loader.find_plugin_with_context(name)
+            try:
+                found = _find(loader, name)
+            except AnsibleError:
+                return None  # a removed one, for instance: the task fails of it
             served = plugin_type == "connection" and is_served(self._serves, found.resolved_fqcn)
             fine = not found.resolved or served
             fine = fine or self._trust.allows(found.resolved_fqcn, found.plugin_resolved_path)
@@ -225,6 +223,33 @@ class Decider:
         return self._vars_plugins[0]
 
 
+def _is_name(value: Any) -> bool:
+    """Whether it can be a plugin's name. A list, say, fails in the task, with core's words."""
+    return isinstance(value, str) and value != ""
+
+
+def _find_action(action: str, collections: list[str]) -> Any:
+    """Where core finds the action plugin of a task."""
+    module = _find(module_loader, action, collections)
+    name = module.action_plugin if module.resolved and module.action_plugin else action
+    found = _find(action_loader, name, collections)
+    if not found.resolved:
+        collection, _dot, short = action.rpartition(".")
+        group = short.split("_")[0]
+        if group in constants.NETWORK_GROUP_MODULES:
+            name = f"{collection}.{group}" if collection else group
+            found = _find(action_loader, name, collections)
+    return found if found.resolved else _find(action_loader, "ansible.legacy.normal")
+
+
+def _find(loader: Any, name: str, collections: list[str] | None = None) -> Any:
+    """Where core finds a plugin. That it is deprecated is told by the task, which knows its place in the playbook.
+
+    :raises AnsibleError: it was removed, or cannot be looked for.
+    """
+    return loader.find_plugin_with_context(name, ignore_deprecated=True, collection_list=collections)
+
+
 def _drop(_entry: Callable[[], None]) -> None:
     """What is done with messages of a look ahead."""
 
@@ -235,7 +260,7 @@ def _vars_plugins() -> Iterator[tuple[str, str]]:
     for path in vars_loader.all(path_only=True):
         yield f"ansible.legacy.{os.path.splitext(os.path.basename(path))[0]}", path
     for name in filter(None, constants.VARIABLE_PLUGINS_ENABLED):
-        found = vars_loader.find_plugin_with_context(name)
+        found = _find(vars_loader, name)
         if found.resolved and "." in found.resolved_fqcn:
             yield found.resolved_fqcn, found.plugin_resolved_path
 
