@@ -45,6 +45,8 @@ display = Display()
 _STARTUP_VARIABLES = re.compile(
     r"PYTHON|LD_|LANG$|LANGUAGE$|LC_|MALLOC_|GLIBC_TUNABLES$|OPENSSL_CONF$|GCONV_PATH$|LOCPATH$"
 )
+#: What a shell takes for a variable's name: core's command with another one in front does not even start Python.
+_SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: Paths in which the shell has nothing to expand.
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./@%+,:=-]+")
 
@@ -185,6 +187,7 @@ class AcceleratedAction(_Core):
         environment = self._svc_environment or {}
         changed = self._connection.svc_environment_changes()
         startup = sorted(name for name in {**changed, **environment} if _STARTUP_VARIABLES.match(name))
+        startup = startup or sorted(name for name in environment if not _SHELL_NAME.fullmatch(name))
         if startup:
             return self._svc_count("cold", f"environment {startup[0]}")
         try:

@@ -166,3 +166,18 @@ def test_skipped_items_have_the_conditions_of_their_blocks_as_often_as_under_cor
     core, ours = every_core.both(play, hosts=2, forks=2)
     check(differences(core.events, ours.events))
     assert core.results("debug", "v2_runner_item_on_skipped").keys() == {"h01", "h02"}
+
+
+def test_a_variable_that_a_shell_does_not_know_as_one_is_not_set_as_under_core(every_core_over_ssh: Lab) -> None:
+    """A Python would take `http-proxy` for a variable's name like any other; core's shell command ends there."""
+    play = every_core_over_ssh.write(
+        "- hosts: many\n  gather_facts: false\n  ignore_errors: true\n  tasks:\n"
+        "    - {name: dash, command: echo, environment: {http-proxy: none}}\n"
+        "    - {name: space, ping: , environment: {A B: none}}\n"
+        "    - {name: nothing, ping: , environment: {'': none}}\n"
+        "    - {name: good, command: 'sh -c \"echo $_A1\"', environment: {_A1: there}}\n"
+    )
+    core, ours = every_core_over_ssh.both(play, hosts=1)
+    check(differences(core.events, ours.events))
+    assert ours.results("dash", "v2_runner_on_failed")["h01"]["rc"] == 127
+    assert ours.results("good", "v2_runner_on_ok")["h01"]["stdout"] == "there"
