@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from ansible_mitogen_svc.controller.compat import lockstep_callbacks
 from ansible_mitogen_svc.controller.compat.adapter import QueuedTask
 from ansible_mitogen_svc.controller.workers.wakeup import WakingDeque, WakingQueue
 
@@ -64,7 +65,10 @@ class StrategyHooks:
         self.expect_tasks(iterator._blocks)
         # Core's debugger and its default callback behave by the name of the strategy, and know only core's names: under
         # another one `free` would label its output like `linear`, and a redo of a run_once task would lose hosts.
-        iterator._play.strategy = "ansible.builtin." + self._load_name.rpartition(".")[2]
+        # Callbacks of collections know its short name only.
+        name = self._load_name.rpartition(".")[2]
+        iterator._play.strategy = name
+        lockstep_callbacks.note_strategy(self._tqm, name)
         return super().run(iterator, play_context)  # type: ignore[misc]
 
     def cleanup(self) -> None:

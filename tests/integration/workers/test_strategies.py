@@ -164,3 +164,20 @@ def test_a_worker_process_that_dies_ends_the_run_instead_of_hanging_it(lab: Lab)
     for strategy in ("linear", "free"):
         run = lab.run(play, OURS + strategy, hosts=2, forks=2, timeout=60)
         assert run.returncode != 0 and "A worker was found in a dead state" in run.output, run.output
+
+
+@pytest.mark.parametrize("strategy", ["linear", "free", "host_pinned", "debug"])
+def test_callbacks_know_the_strategy_by_its_name_in_core(every_core: Lab, strategy: str) -> None:
+    """Some look when the play begins, before ours is there: ansible.posix.json has its output in another form then."""
+    play = every_core.write(
+        HEAD
+        + "    - {name: first, debug: {msg: one}, changed_when: true, notify: handled}\n"
+        + "  handlers: [{name: handled, debug: {msg: two}}]\n"
+        + HEAD
+        + "    - {name: second, debug: {msg: three}}\n"
+    )
+    enabled = {"ANSIBLE_CALLBACKS_ENABLED": "event_stream,notes_strategy"}
+    core, ours = every_core.both(play, strategy, hosts=1, forks=1, **enabled)
+    noted = [re.findall(r"noted: .*", run.output) for run in (core, ours)]
+    assert len(noted[0]) == 3, core.output
+    assert noted[1] == noted[0], ours.output
