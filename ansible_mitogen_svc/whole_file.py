@@ -6,40 +6,72 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import tempfile
+
+_STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
 def write_whole(path: str, text: str) -> None:
     """Write `text` to `path`: all of it or nothing, with mode 0600, in place of what was there.
 
-    A device or pipe is written to, never replaced: as root ``/dev/null`` would be an ordinary file from then on. So
-    is an open descriptor, such as ``/dev/stdout``, a link to one.
+    A device or pipe is written to, never replaced: as root ``/dev/null`` would be an ordinary file from then on. So is
+    an open descriptor, as ``/dev/stdout`` or ``/dev/fd/N``, behind what this process has printed.
 
-    :raises OSError: the directory does not exist or cannot be written; its `filename` is `path`.
+    :raises OSError: the directory does not exist or cannot be written, or the pipe has no reader or is somebody
+        else's; its `filename` is `path`.
     """
     try:
-        if _is_written_to(path):
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(text)
-        else:
+        descriptor = _to_be_written_to(path)
+        if descriptor is None:
             _replace(path, text)
+            return
+        with open(descriptor, "w", encoding="utf-8") as file:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            file.write(text)
     except OSError as error:
         # What the user named, not the temporary file.
         error.filename, error.filename2 = path, None
         raise
 
 
-def _is_written_to(path: str) -> bool:
-    directory = os.path.realpath(os.path.dirname(os.path.abspath(path)))
-    link = os.readlink(path) if directory == "/dev" and os.path.islink(path) else ""
-    if directory.startswith("/proc/") or link.startswith("/proc/"):
-        return True
-    try:
-        # Somebody else's link to a device is replaced as other links are.
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISLNK(mode)
+def _to_be_written_to(path: str) -> int | None:
+    """A descriptor for what must not be replaced, or None."""
+    open_one = _open_descriptor(path)
+    if open_one is not None:
+        # Not opened anew, which would have a place of its own in the file.
+        return os.dup(open_one)
+    # The machine's own links lead to devices; somebody else's are replaced like files.
+    follow = os.path.realpath(os.path.dirname(os.path.abspath(path))) == "/dev" and os.path.islink(path)
+    if not follow:
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            return None
+        if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+            return None
+    # Without waiting for a pipe's reader: that would keep the run from ending.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK
+    descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    found = os.fstat(descriptor)
+    if not follow and stat.S_ISREG(found.st_mode) or stat.S_ISFIFO(found.st_mode) and _is_of_others(found):
+        os.close(descriptor)
+        raise PermissionError(1, "it is a pipe of another user")
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def _open_descriptor(path: str) -> int | None:
+    """Which descriptor of this process has `path` as another name, or None."""
+    directory, name = os.path.split(os.path.abspath(path))
+    if directory in ("/dev/fd", "/proc/self/fd") and name.isdecimal():
+        return int(name)
+    return _STANDARD.get(os.path.join(directory, name))
+
+
+def _is_of_others(found: os.stat_result) -> bool:
+    return found.st_uid not in (0, os.geteuid())
 
 
 def _replace(path: str, text: str) -> None:

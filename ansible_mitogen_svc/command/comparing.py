@@ -62,7 +62,8 @@ def run(options: argparse.Namespace, passed_on: list[str]) -> int:
     """The subcommand; returns the exit status. :raises CommandError: nothing could be compared."""
     if options.reset and not options.real:
         options.refuse("--reset belongs to --real: check mode leaves nothing to restore.")
-    if all(word.startswith("-") for word in passed_on):
+    behind = passed_on[passed_on.index("--") + 1 :] if "--" in passed_on else []
+    if not behind and all(word.startswith("-") for word in passed_on):
         options.refuse("a PLAYBOOK is required")
     if core_constants().DEFAULT_NO_LOG:
         raise CommandError("no_log is on (ANSIBLE_NO_LOG, or ansible.cfg): it hides all results; turn it off for this.")

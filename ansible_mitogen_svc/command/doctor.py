@@ -82,7 +82,9 @@ def run(options: argparse.Namespace, _rest: list[str]) -> int:
     if prospects.hosts:
         _print(f"Hosts ({len(prospects.hosts)})", list(prospects.examine_hosts()))
     if options.playbook:
-        _print(f"Tasks of {options.playbook}", list(prospects.examine_tasks(options.playbook)))
+        tasks = list(prospects.examine_tasks(options.playbook))
+        _print(f"Tasks of {options.playbook}", tasks)
+        findings += tasks
     return BAD if any(finding.level == "failed" for finding in findings) else FINE
 
 

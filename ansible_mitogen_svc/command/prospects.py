@@ -148,9 +148,11 @@ class Prospects:
     def _examine_play(self, play: Play) -> Iterator[Finding]:
         templar = self._adapter.templar(SimpleNamespace(_loader=self._loader), self._variables.get_vars(play=play))
         hosts = self._inventory.get_hosts(templar.template(play.hosts))
-        text, strategy = f"play {play.get_name()!r} (hosts: {len(hosts)})", str(play.strategy)
+        text, strategy = f"play {play.get_name()!r} (hosts: {len(hosts)})", str(templar.template(play.strategy))
         if not hosts:
             yield Finding("", f"{text}: nothing is told of tasks that have no host")
+        elif strategy_class(strategy) is None:
+            yield Finding("failed", f"{text}: ansible-core finds no strategy {strategy}, and ends there")
         elif strategy == constants.DEFAULT_STRATEGY or strategy.startswith("ansible_mitogen.svc."):
             yield Finding("", text)
         else:

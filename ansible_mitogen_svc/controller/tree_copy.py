@@ -243,8 +243,8 @@ def is_encrypted(path: str) -> bool:
 
 
 def _as_far_as_can_be_read(items: Iterable[Item]) -> Iterable[Item]:
-    """The items before the first that there is none of, as its file here cannot be read."""
-    with contextlib.suppress(OSError, AnsibleError):
+    """The items before the first that there is none of, as its file here cannot be read, or has a name not in UTF-8."""
+    with contextlib.suppress(OSError, UnicodeError, AnsibleError):
         yield from items
 
 

@@ -62,6 +62,10 @@ class TimelineRecord:
             bar.end, bar.status = time.monotonic() - self.origin, status
             self._bars.append(((host, uuid), bar))
 
+    def has_bars(self) -> bool:
+        """Whether any task has started."""
+        return bool(self._bars or self._open)
+
     def finish(self, recorder: SpanRecorder) -> list[Bar]:
         """All bars, by begin, with what the recorder knows of them; without a result, as after Ctrl-C, they end now."""
         starts, runs = recorder.starts(), _by_key(recorder.take())

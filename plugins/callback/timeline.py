@@ -46,7 +46,7 @@ import atexit
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible.plugins.callback import CallbackBase
 
@@ -69,6 +69,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     CALLBACK_TYPE = "aggregate"
     CALLBACK_NAME = "ansible_mitogen.svc.timeline"
     CALLBACK_NEEDS_ENABLED = True
+    #: What the end of the process calls. ansible-console makes a callback for each line, of which the last one writes.
+    _at_exit: ClassVar[Callable[[], None] | None] = None
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -76,7 +78,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._process = os.getpid()
         recorder.enabled = True
         # Where Ctrl-C ends a run, core tells no callback of its end.
-        atexit.register(self._finish)
+        if CallbackModule._at_exit is not None:
+            atexit.unregister(CallbackModule._at_exit)
+        CallbackModule._at_exit = atexit.register(self._finish_if_begun)
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """The run begins."""
@@ -109,9 +113,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """The run is over: write the files."""
         self._finish()
 
+    def _finish_if_begun(self) -> None:
+        """Not where nothing ran: an earlier report is worth more than an empty one."""
+        if self._record.has_bars():
+            self._finish()
+
     def _finish(self) -> None:
         """Write the files, once, and not in a worker process that ends."""
-        atexit.unregister(self._finish)
+        atexit.unregister(self._finish_if_begun)
         if os.getpid() != self._process:
             return
         bars = self._record.finish(recorder)

@@ -253,8 +253,9 @@ def test_compare_takes_the_end_of_the_options_as_ansible_playbook_does(
     command: Command, tmp_path: pathlib.Path
 ) -> None:
     write(tmp_path / "-play.yml", "- ping:")
-    done = command("compare", "--check", "-i", "hosts.json", "--", "-play.yml")
-    assert done.returncode == 0, done.stdout + done.stderr
+    for before in (["-i", "hosts.json"], []):
+        done = command("compare", "--check", *before, "--", "-play.yml", ANSIBLE_INVENTORY="hosts.json")
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -283,6 +284,11 @@ def test_doctor_points_out_plays_that_choose_another_strategy(command: Command, 
     told = command("doctor", "-i", "hosts.json", play).stdout
     assert "note    play 'all' (hosts: 2), under its own strategy ansible.builtin.free, which is not ours" in told
     assert "play 'all' (hosts: 2)\n" in command("doctor", "-i", "hosts.json", own).stdout
+    variable = write(tmp_path / "variable.yml", "- ping:", strategy="{{ 'ansible_mitogen.svc.' ~ kind }}")
+    told = command("doctor", "-i", "hosts.json", "-e", "kind=free", variable).stdout
+    assert "play 'all' (hosts: 2)\n" in told, told
+    done = command("doctor", "-i", "hosts.json", "-e", "kind=fre", variable)
+    assert done.returncode == 1 and "ansible-core finds no strategy ansible_mitogen.svc.fre" in done.stdout, done.stdout
 
 
 def test_doctor_says_why_it_tells_nothing_of_a_plays_tasks(command: Command, tmp_path: pathlib.Path) -> None:

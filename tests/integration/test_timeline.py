@@ -196,6 +196,36 @@ def test_a_run_that_is_interrupted_has_a_timeline_with_what_was_running(tmp_path
     assert found == {"ping": "ok", "long": "running"}
 
 
+def test_a_run_that_ends_before_its_first_task_leaves_the_report_of_the_last_one(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "report.html").write_text("the last one's")
+    (tmp_path / "play.yml").write_text("- {hosts: all, strategy: absent, tasks: [{ping: }]}")
+    program = [pathlib.Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.json", "play.yml"]
+    run = subprocess.run(
+        program, cwd=tmp_path, env=setting(tmp_path, ("one",)), capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode != 0 and "timeline:" not in run.stdout, run.stdout + run.stderr
+    assert (tmp_path / "report.html").read_text() == "the last one's"
+
+
+def test_the_console_writes_one_timeline_at_its_end(tmp_path: pathlib.Path) -> None:
+    """It makes callbacks anew for each line, and tells none of them of an end."""
+    environment = setting(tmp_path, ("one",)) | {"ANSIBLE_LOAD_CALLBACK_PLUGINS": "1"}
+    program = [pathlib.Path(sys.executable).with_name("ansible-console"), "-i", "hosts.json", "all"]
+    run = subprocess.run(
+        program,
+        input="ping\ncommand echo last\nexit\n",
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.stdout.count("timeline: ") == 1, run.stdout + run.stderr
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    actions = [event["name"] for event in events if event.get("cat") == "task"]
+    assert len(actions) == 1 and "command" in actions[0]
+
+
 def test_the_report_opens_without_a_network_and_shows_every_bar(files: pathlib.Path, page: Any) -> None:
     page.goto((files / "report.html").as_uri())
     assert page.evaluate("timeline.bars()") == 18

@@ -20,7 +20,9 @@ NOTED = "_is_lockstep"
 
 def note_strategy(tqm: Any, strategy: str) -> None:
     """Correct what those callbacks of `tqm` noted that look at the name when a play begins: it is core's `strategy`."""
-    for callback in tqm._callback_plugins:
-        names = getattr(sys.modules.get(type(callback).__module__), NAMES, None)
+    for callback in getattr(tqm, "_callback_plugins", ()):
+        # A class of somebody's own may be derived from one of theirs.
+        modules = (sys.modules.get(each.__module__) for each in type(callback).__mro__)
+        names = next((module.__dict__[NAMES] for module in modules if module and NAMES in module.__dict__), None)
         if isinstance(names, frozenset | set | tuple | list) and hasattr(callback, NOTED):
             setattr(callback, NOTED, strategy in names)

@@ -65,7 +65,11 @@ _NAMES_USED: Names = (
     ),
     ("ansible.plugins.strategy", "StrategyBase._process_rpc_queue", frozenset()),
     ("ansible.plugins.strategy", "StrategyBase._wait_on_pending_results", frozenset({"iterator"})),
-    ("ansible.plugins.loader", "PluginLoader.find_plugin_with_context", frozenset({"name"})),
+    (
+        "ansible.plugins.loader",
+        "PluginLoader.find_plugin_with_context",
+        frozenset({"name", "ignore_deprecated", "collection_list"}),
+    ),
     ("ansible.plugins.loader", "PluginLoader.get_with_context", frozenset({"name"})),
     ("ansible.plugins.loader", "PluginLoader.add_directory", frozenset()),
     ("ansible._internal._display_utils", "DeferredWarningContext.capture", frozenset({"warning"})),
