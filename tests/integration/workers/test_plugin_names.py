@@ -13,17 +13,18 @@ from streams import differences
 from tests.integration.workers.conftest import Lab
 
 pytestmark = pytest.mark.timeout(300)
+#: Each deprecation in words of its own: before 2.21 core says the same words once, wherever it was.
 ROUTING = """
 plugin_routing:
   modules:
     gone: {tombstone: {removal_version: 1.0.0, warning_text: it went away}}
-    old: {redirect: some.names.new, deprecation: {removal_version: 9.0.0, warning_text: it ages}}
+    old: {redirect: some.names.new, deprecation: {removal_version: 9.0.0, warning_text: this module ages}}
   become:
     gone: {tombstone: {removal_version: 1.0.0, warning_text: it went away}}
-    old: {redirect: ansible.builtin.sudo, deprecation: {removal_version: 9.0.0, warning_text: it ages}}
+    old: {redirect: ansible.builtin.sudo, deprecation: {removal_version: 9.0.0, warning_text: this become ages}}
   connection:
     gone: {tombstone: {removal_version: 1.0.0, warning_text: it went away}}
-    old: {redirect: ansible.builtin.local, deprecation: {removal_version: 9.0.0, warning_text: it ages}}
+    old: {redirect: ansible.builtin.local, deprecation: {removal_version: 9.0.0, warning_text: this connection ages}}
 """
 MODULE = """
 from ansible.module_utils.basic import AnsibleModule
