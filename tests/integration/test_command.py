@@ -284,7 +284,7 @@ def test_doctor_points_out_plays_that_choose_another_strategy(command: Command, 
     told = command("doctor", "-i", "hosts.json", play).stdout
     assert "note    play 'all' (hosts: 2), under its own strategy ansible.builtin.free, which is not ours" in told
     assert "play 'all' (hosts: 2)\n" in command("doctor", "-i", "hosts.json", own).stdout
-    variable = write(tmp_path / "variable.yml", "- ping:", strategy="{{ 'ansible_mitogen.svc.' ~ kind }}")
+    variable = write(tmp_path / "variable.yml", "- ping:", strategy="'ansible_mitogen.svc.{{ kind }}'")
     told = command("doctor", "-i", "hosts.json", "-e", "kind=free", variable).stdout
     assert "play 'all' (hosts: 2)\n" in told, told
     done = command("doctor", "-i", "hosts.json", "-e", "kind=fre", variable)
