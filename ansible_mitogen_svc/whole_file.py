@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -57,7 +58,7 @@ def _to_be_written_to(path: str) -> int | None:
     found = os.fstat(descriptor)
     if not follow and stat.S_ISREG(found.st_mode) or stat.S_ISFIFO(found.st_mode) and _is_of_others(found):
         os.close(descriptor)
-        raise PermissionError(1, "it is a pipe of another user")
+        raise PermissionError(errno.EPERM, "it is, or has become, a file or pipe of another user")
     os.set_blocking(descriptor, True)
     return descriptor
 
