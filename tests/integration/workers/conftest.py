@@ -247,7 +247,8 @@ class Lab:
         return core, self.run(play, OURS + strategy, *arguments, **keywords)
 
 
-def _venvs() -> list[pathlib.Path]:
+def venvs() -> list[pathlib.Path]:
+    """Environments with an ansible-core to test with: this one, unless others are named."""
     named = os.environ.get("ANSIBLE_MITOGEN_SVC_TEST_VENVS", "")
     return [pathlib.Path(each) for each in named.split(":") if each] or [pathlib.Path(sys.prefix)]
 
@@ -275,13 +276,13 @@ def ssh_lab(tmp_path: pathlib.Path, loopback_sshd: LoopbackSshd) -> Lab:
     return Lab(tmp_path, pathlib.Path(sys.prefix), loopback_sshd)
 
 
-@pytest.fixture(params=_venvs(), ids=lambda venv: venv.name)
+@pytest.fixture(params=venvs(), ids=lambda venv: venv.name)
 def every_core_over_ssh(request: pytest.FixtureRequest, tmp_path: pathlib.Path, loopback_sshd: LoopbackSshd) -> Lab:
     """Runs playbooks with each ansible-core there is, over ssh."""
     return Lab(tmp_path, request.param, loopback_sshd)
 
 
-@pytest.fixture(params=_venvs(), ids=lambda venv: venv.name)
+@pytest.fixture(params=venvs(), ids=lambda venv: venv.name)
 def every_core(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Lab:
     """Runs playbooks with each ansible-core there is."""
     return Lab(tmp_path, request.param)

@@ -7,12 +7,13 @@ from __future__ import annotations
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 
 import pytest
 from ansible.module_utils.parsing import convert_bool
 
 from ansible_mitogen_svc.controller import walk_record
-from tests.integration.workers.conftest import OURS, Lab, Run, forced
+from tests.integration.workers.conftest import OURS, Lab, Run, forced, venvs
 
 pytestmark = pytest.mark.timeout(240)
 LINEAR = OURS + "linear"
@@ -42,19 +43,33 @@ PARTS = {
         "ansible_collections.my.col.plugins.module_utils.c_util",
     ),
 }
+OVERRIDES = "module_utils", "home/plugins/module_utils"
 
 
-@pytest.fixture
-def project(every_core: Lab) -> Lab:
-    """A playbook with modules of its own, a role's and a collection's, old enough to be recorded."""
-    lab = every_core
+def write_project(lab: Lab) -> Lab:
+    """A playbook with modules of its own, a role's and a collection's, and places for files that override core's."""
     lab.write("- {name: of the role, roles: }\n", "roles/role/tasks/main.yml")
     for module, util, name in PARTS.values():
         lab.write(MODULE.format(util=name), module)
         lab.write("VALUE = 'first'\n", util)
     lab.write(PLAY)
-    time.sleep(walk_record.SETTLED + 1)
+    for place in OVERRIDES:
+        (lab.directory / place).mkdir(parents=True, exist_ok=True)
     return lab
+
+
+@pytest.fixture(scope="module", params=venvs(), ids=lambda venv: venv.name)
+def projects(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One for each test that wants one, old enough to be recorded: all of them wait together."""
+    wanted = [item for item in request.session.items if "projects" in getattr(item, "fixturenames", ())]
+    labs = [write_project(Lab(tmp_path_factory.mktemp("project"), request.param)) for _test in wanted]
+    time.sleep(walk_record.SETTLED + 1)
+    return iter(labs)
+
+
+@pytest.fixture
+def project(projects: Iterator[Lab]) -> Lab:
+    return next(projects)
 
 
 def values(run: Run) -> dict[str, str]:
@@ -99,10 +114,8 @@ def test_a_second_run_walks_over_no_module_and_an_edit_is_seen_at_once(project: 
     assert play(project).results("ours")["h01"]["own"] == "two"
 
 
-@pytest.mark.parametrize("place", ["module_utils", "home/plugins/module_utils"])
+@pytest.mark.parametrize("place", OVERRIDES)
 def test_a_file_that_overrides_one_of_core_is_seen_where_it_appears(project: Lab, place: str) -> None:
-    (project.directory / place).mkdir(parents=True, exist_ok=True)
-    time.sleep(walk_record.SETTLED + 1)
     play(project)
     before = play(project)
     assert before.statistics["packing"]["walked"] == 0
