@@ -151,7 +151,8 @@ def _kept_path(target: Target) -> pathlib.Path | None:
     digest = hashlib.sha256(repr(decided).encode())
     rig = [path for path in pathlib.Path(__file__).parent.glob('*.*') if path.name != 'results.py']
     for path in sorted([*target.directory.rglob('*'), *rig]):
-        if path.is_file():
+        # Python keeps byte code beside plugins of a target; its times differ.
+        if path.is_file() and path.suffix != '.pyc':
             digest.update(f'{path}\0{path.stat().st_mode}\0'.encode() + path.read_bytes())
     pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
     return pathlib.Path(directory) / f'{target.name}-{digest.hexdigest()[:16]}.json'
