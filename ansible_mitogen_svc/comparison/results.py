@@ -43,6 +43,7 @@ VOLATILE_TEXT: Sequence[tuple[str, str, str]] = (
     (r'ansible-moduletmp-[\d.]+-\w{8}', '<module tmpdir>', 'clock and random name'),
     (r'ansible-local-\d+\w+', '<local tmpdir>', 'process id and random number'),
     (r'/tmp/svc-run-[^/\s\'"]+/(core|svc)-[^/\s\'"]+', '<run>', 'directory of the run'),
+    (r'/tmp/svc-rig-\w{8}', '<rig>', 'directory of the hosts: what core gives may be kept from another session'),
     (r'ansible_([\w.]+?)_payload_\w{8}', r'ansible_\1_payload_<random>', 'random name of the unpacked module'),
     (r'\.ansible_tmp\w+', '.ansible_tmp<random>', 'random name of the file before it is renamed'),
     (r'/tmp/(ansible\.)?tmp\w{8}|\btmp[a-z0-9_]{8}\b', '<tmpfile>', 'random name'),
