@@ -25,7 +25,7 @@ import sys
 import time
 from collections import deque
 
-from ansible_mitogen_svc.target import child, process, steps
+from ansible_mitogen_svc.target import child, coerced_locale, process, steps
 from ansible_mitogen_svc.target.slots import JobProcess
 from ansible_mitogen_svc.wire import frames
 
@@ -147,6 +147,7 @@ class Executions:
             output, errors = (pipe.writing for pipe in command.pipes)
             child.become_child(os.open(os.devnull, os.O_RDWR), output, errors, ())
             header, blobs = frames.unpack_payload(payload)
+            coerced_locale.undo(os.environ)
             child.prepare(header, blobs, self._directory)
             if blobs and blobs[0]:
                 descriptor = process.anonymous_file(blobs[0])

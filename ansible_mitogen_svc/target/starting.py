@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 
+from ansible_mitogen_svc.target import coerced_locale
+
 
 class Started:
     """A process and our ends of its descriptors, all non-blocking; `errors` is None when they come with the output.
@@ -81,7 +83,10 @@ def start_on_terminal(argv, environment, cwd):
 
 
 def _environment(additions):
-    return dict(os.environ, **additions) if additions else None
+    environment = dict(os.environ)
+    coerced_locale.undo(environment)
+    environment.update(additions or {})
+    return environment
 
 
 def same_interpreter(name, shell=None):
