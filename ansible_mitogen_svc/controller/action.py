@@ -322,7 +322,8 @@ class AcceleratedAction(_Core):
         if self._connection.svc_directory is not None:
             return bool(self._connection.svc_directory.has(tmp_path))
         reachable = self._connection.svc_unavailable is None
-        return reachable and bool(_PLAIN_PATH.fullmatch(tmp_path)) and not self._is_become_unprivileged()
+        plain = _PLAIN_PATH.fullmatch(tmp_path) is not None and tmp_path.startswith("/")
+        return reachable and plain and not self._is_become_unprivileged()
 
     def _transfer_data(self, remote_path: Any, data: Any) -> Any:
         data = self._svc_whole(data)
@@ -341,7 +342,9 @@ class AcceleratedAction(_Core):
         windows = getattr(self._connection._shell, "_IS_WINDOWS", False)
         directory = self._connection.svc_directory
         theirs = directory is not None and all(map(directory.has, remote_paths))
-        if windows or self._is_become_unprivileged() and not theirs or self._connection.svc_target() is None:
+        relative = not all(path.startswith("/") for path in remote_paths)
+        others = windows or relative or self._is_become_unprivileged() and not theirs
+        if others or self._connection.svc_target() is None:
             with _NoTerminal(self):
                 return super()._fixup_perms2(remote_paths, remote_user, execute)
         if execute:

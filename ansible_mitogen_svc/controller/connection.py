@@ -113,9 +113,12 @@ class AcceleratedConnection(RunningConnection):
         return str(unfrackpath(name, basedir=place))
 
     def svc_is_temporary(self, path: str) -> bool:
-        """Whether `path` is in the task's temporary directory: what is written there is for a job to come."""
+        """Whether `path` is in the task's temporary directory: what is written there is for a job to come.
+
+        A relative one (`remote_tmp`) begins where the login does, which is where the agent is, and no zygote.
+        """
         directory = self._shell.tmpdir
-        return bool(directory) and path.startswith(f"{directory.rstrip('/')}/")
+        return bool(directory) and directory.startswith("/") and path.startswith(f"{directory.rstrip('/')}/")
 
     def svc_new_mode(self, mode: int) -> int:
         """What a file that is put gets as its mode: over ssh (sftp) that of the file here, else the default."""

@@ -124,11 +124,12 @@ class OneTripCopyAction(_Core):
             arguments = composer.file_arguments(dest, source, relative)
             return Foreseen(FILE, arguments, sha1, source, "")
         looped = self._task.loop is not None and os.stat(source).st_size <= TINY
-        if not looped or self._task.check_mode or self._task.diff:
+        place = composer.temporary(dest, relative)
+        if not looped or self._task.check_mode or self._task.diff or not place.startswith("/"):
             # Nothing is foreseen, but what core does is noted.
             return Foreseen("", {}, sha1, source, "", asked=True)
         arguments = composer.copy_arguments(dest, source, relative, False, sha1)
-        return Foreseen(COPY, arguments, sha1, source, composer.temporary(dest, relative))
+        return Foreseen(COPY, arguments, sha1, source, place)
 
     # -- module runs
 
