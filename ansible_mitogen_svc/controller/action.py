@@ -41,9 +41,10 @@ else:
 
 display = Display()
 
-#: Variables that a Python looks at while it starts: a process that runs already cannot take them over.
+#: Variables that a Python looks at while it starts: a process that runs already cannot take them over. Below HOME are
+#: packages of the user's.
 _STARTUP_VARIABLES = re.compile(
-    r"PYTHON|LD_|LANG$|LANGUAGE$|LC_|MALLOC_|GLIBC_TUNABLES$|OPENSSL_CONF$|GCONV_PATH$|LOCPATH$"
+    r"PYTHON|HOME$|LD_|LANG$|LANGUAGE$|LC_|MALLOC_|GLIBC_TUNABLES$|OPENSSL_CONF$|GCONV_PATH$|LOCPATH$"
 )
 #: What a shell takes for a variable's name: core's command with another one in front does not even start Python.
 _SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
