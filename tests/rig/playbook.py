@@ -28,7 +28,7 @@ from rig import podman
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 INTEGRATION = REPOSITORY / 'tests/integration'
-RUN_SECONDS = int(os.environ.get('RIG_RUN_SECONDS', 300))
+RUN_SECONDS = int(os.environ.get('RIG_RUN_SECONDS', 600))
 
 
 # The suite under another strategy, on both sides, and with other workers on ours: see tests/README.md.
