@@ -23,7 +23,14 @@ from ansible.plugins import loader as plugin_loader
 from ansible.utils.display import Display
 from ansible.vars.manager import VariableManager
 
-from ansible_mitogen_svc.controller.compat import caches, host_state, import_warnings, lookup_programs, syntax_trees
+from ansible_mitogen_svc.controller.compat import (
+    caches,
+    changed_plugins,
+    host_state,
+    import_warnings,
+    lookup_programs,
+    syntax_trees,
+)
 from ansible_mitogen_svc.controller.workers.locks import guard_methods, loader_lock, variables_lock
 from ansible_mitogen_svc.controller.workers.plugin_policy import action_made, police
 
@@ -78,6 +85,11 @@ class CoreAdapter(ABC):
         )
         loader.find_plugin_with_context = police(loader.find_plugin_with_context)
         jinja.get_with_context = police(jinja.get_with_context)
+
+    @staticmethod
+    def forget_changed_plugins() -> None:
+        """Have plugins that tasks have made or changed be found by those that follow. Main thread."""
+        changed_plugins.forget_changed()
 
     #: Core's TaskExecutor.
     executor_base: type = TaskExecutor

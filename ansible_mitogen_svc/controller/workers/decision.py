@@ -68,6 +68,8 @@ class Decider:
         self._serves = serves
         self._force_fork = force_fork
         self._learned: dict[str, Decision] = {}
+        #: The task that was asked about last.
+        self._latest = ""
         self._plugins: dict[tuple[str, str, tuple[str, ...]], Decision | None] = {}
         self._handlers: dict[tuple[str, tuple[str, ...]], tuple[str, Decision | None]] = {}
         self._vars_plugins: tuple[Decision | None] | None = None
@@ -92,6 +94,9 @@ class Decider:
         :param templar: a template engine over the task's variables.
         """
         task = queued.task
+        if task._uuid != self._latest and not self._force_fork:
+            self._latest = task._uuid
+            self._adapter.forget_changed_plugins()
         forced = self._forced(task, action, debugger_active)
         if forced is not None:
             return forced

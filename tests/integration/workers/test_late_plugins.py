@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -138,3 +139,51 @@ def test_vars_plugins_of_collections_that_keep_something_are_for_processes(
     forks = keeps and safe != "lab.tools"
     kinds = {"fork": {"vars:lab.tools.counts": 2}} if forks else {"inline": {"controller_only": 2}}
     assert forced or ours.tasks == kinds
+
+
+def _brings(path: str, text: str) -> str:
+    return f"    - {{copy: {{dest: '{{{{ playbook_dir }}}}/{path}', content: {json.dumps(text)}}}, run_once: true}}\n"
+
+
+def _filter(name: str, value: str) -> str:
+    return f"class FilterModule:\n    def filters(self):\n        return {{'{name}': lambda value: '{value}'}}\n"
+
+
+def _test(name: str, value: str) -> str:
+    return f"class TestModule:\n    def tests(self):\n        return {{'{name}': lambda value: value == '{value}'}}\n"
+
+
+def _lookup(value: str) -> str:
+    head = "from ansible.plugins.lookup import LookupBase\nclass LookupModule(LookupBase):\n"
+    return f"{head}    def run(self, terms, variables=None, **options):\n        return ['{value}']\n"
+
+
+def test_plugins_that_the_run_itself_brings_or_changes_are_the_new_ones(every_core: Lab) -> None:
+    """A task's own process finds them under core, where ansible-playbook itself has not looked for any before."""
+    asks = "{{ n | %s }} {{ lookup('%s') }} {{ 'two' is %s }}"
+    play = every_core.write(
+        HEAD
+        + f'    - {{name: before, debug: {{msg: "{asks % ("old", "old", "of")}"}}}}\n'
+        + _brings("filter_plugins/new.py", _filter("new", "new"))
+        + _brings("lookup_plugins/new.py", _lookup("new"))
+        + _brings("test_plugins/new.py", _test("fresh", "two"))
+        + f'    - {{name: new, debug: {{msg: "{asks % ("new", "new", "fresh")}"}}}}\n'
+        + _brings("filter_plugins/old.py", COUNTING.replace("counted", "old"))
+        + _brings("lookup_plugins/old.py", _lookup("two"))
+        + _brings("test_plugins/of.py", _test("of", "two"))
+        + f'    - {{name: changed, debug: {{msg: "{asks % ("old", "old", "of")}"}}}}\n'
+        + "    - {name: kept, debug: {msg: '{{ n | old }}'}}\n"
+    )
+    runs = []
+    for strategy in ("linear", OURS + "linear"):
+        every_core.write(_filter("old", "one"), "filter_plugins/old.py")
+        every_core.write(_lookup("one"), "lookup_plugins/old.py")
+        every_core.write(_test("of", "one"), "test_plugins/of.py")
+        for kind in ("filter", "lookup", "test"):
+            (every_core.directory / f"{kind}_plugins" / "new.py").unlink(missing_ok=True)
+        run = every_core.run(play, strategy, hosts=2, forks=2)
+        expected = {"before": "one one False", "new": "new new True", "changed": "1 two True", "kept": 1}
+        for name, value in expected.items():
+            assert {each["msg"] for each in run.results(name).values()} == {value}, run.output
+        runs.append(run)
+    assert not differences(runs[0].events, runs[1].events)
