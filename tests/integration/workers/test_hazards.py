@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -454,6 +455,33 @@ def test_local_commands_have_the_environment_that_ansible_playbook_has_now(lab: 
         assert said == ["1 here there", "own here there o", "3", "4 4", "own 4 o"], run.output
     # What Python reads while it starts is read by one that starts.
     assert run.statistics["module_runs"]["cold"] == {"environment PYTHONHASHSEED": 4}
+
+
+@pytest.mark.parametrize("hosts", ["lab", "ssh_lab"])
+def test_a_remote_tmp_without_a_leading_slash_is_where_commands_start(
+    request: pytest.FixtureRequest, hosts: str
+) -> None:
+    """Over ssh that is the home, for local connections the playbook's directory."""
+    lab: Lab = request.getfixturevalue(hosts)
+    place = f".svc-test-{os.getpid()}"
+    lab.write("echo said\n", "say.sh")
+    lab.write("in a tree\n", "tree/inner/file")
+    lab.write("in a tree\n", "tree/file")
+    lab.write("x" * 300000, "larger")
+    play = lab.write(
+        f"- hosts: many\n  gather_facts: false\n  vars: {{ansible_remote_tmp: {place}/tmp}}\n  tasks:\n"
+        "    - {name: file, copy: {dest: '{{ scratch }}/file', content: x}}\n"
+        "    - {name: larger, copy: {dest: '{{ scratch }}/', src: larger}}\n"
+        "    - {name: tree, copy: {src: tree, dest: '{{ scratch }}/'}}\n"
+        "    - {name: script, script: say.sh}\n"
+        "    - {name: in files, ping: null, vars: {ansible_pipelining: false}}\n"
+        f"    - {{name: left, command: find {place} -mindepth 2}}\n"
+        f"    - {{file: {{path: {place}, state: absent}}}}\n"
+    )
+    core, ours = lab.both(play, hosts=1, ANSIBLE_PIPELINING="true")
+    assert core.returncode == ours.returncode == 0, ours.output
+    assert [each["stdout"] for each in ours.results("left").values()] == [""], "temporary directories are left"
+    assert not differences(core.events, ours.events)
 
 
 def test_a_become_command_decides_what_is_left_of_the_environment(lab: Lab) -> None:
