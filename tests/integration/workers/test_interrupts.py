@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.workers.conftest import OURS, Lab
+from tests.integration.workers.conftest import OURS, Lab, where_workers_are_chosen
 
 pytestmark = pytest.mark.timeout(120)
 #: Seconds a run may take to end, on a machine that does other things as well.
@@ -210,9 +210,13 @@ def test_a_signal_in_the_middle_of_a_fork_is_not_lost(lab: Lab, when: str, name:
     assert gone(mark), processes(mark)
 
 
+@where_workers_are_chosen
 @pytest.mark.parametrize(("name", "ends"), [("SIGINT", 99), ("SIGTERM", -15)])
 def test_a_signal_while_an_item_is_told_does_not_leave_cores_queue_locked(lab: Lab, name: str, ends: int) -> None:
-    """multiprocessing takes that lock in a method of Python's, where a signal is handled after it was taken."""
+    """multiprocessing takes that lock in a method of Python's, where a signal is handled after it was taken.
+
+    A worker process that a signal ends there takes the lock with it, and the run waits: under core as under ours.
+    """
     done, mark = with_callback(lab, OURS + "linear", TASKS["inline"], QUEUE_INTERRUPTED.replace("{name}", name))
     assert done.returncode == ends, done.stdout[-1000:] + done.stderr[-2000:]
     assert gone(mark), processes(mark)
