@@ -13,8 +13,7 @@ from ansible._internal._errors import _error_utils
 from ansible.executor.task_result import _RawTaskResult, _WireTaskResult
 
 from ansible_mitogen_svc.controller.compat.adapter import CoreAdapter, QueuedTask
-from ansible_mitogen_svc.controller.compat.containers import own_containers
-from ansible_mitogen_svc.controller.workers.live_task import reported_copy
+from ansible_mitogen_svc.controller.workers.live_task import reported_copy, reported_fields
 
 
 class RawResultsAdapter(CoreAdapter):
@@ -55,11 +54,11 @@ class RawResultsAdapter(CoreAdapter):
 
     def snapshot(self, queued: QueuedTask, *arguments: Any) -> tuple[str, Any]:
         method, raw = arguments
-        task = reported_copy(raw.task, queued.task)
-        task.from_attrs({**raw.task_fields, "args": own_containers(raw.task_fields["args"])})
+        task, fields = reported_copy(raw.task, queued.task), reported_fields(raw.task_fields)
+        task.from_attrs(fields)
         # The executor goes on to take keys out of an item's result.
         data = dict(raw._return_data)
-        return method, _RawTaskResult(host=raw.host, task=task, return_data=data, task_fields=raw.task_fields)
+        return method, _RawTaskResult(host=raw.host, task=task, return_data=data, task_fields=fields)
 
     def wire_result(self, host_name: str, task_uuid: str) -> Any:
         return _WireTaskResult(host_name=host_name, task_uuid=task_uuid, return_data={}, task_fields={})

@@ -8,9 +8,14 @@ Here each worker gets objects of its own for all of these, made before the strat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible_mitogen_svc.controller.compat.containers import own_containers
+
+#: Fields that the task goes on to change where they are, as may callbacks: its action takes arguments out and puts some
+#: in, and core's actions add to the environment while they start an asynchronous job.
+CHANGING = ("args", "environment")
 
 
 def shallow_clone(original: Any) -> Any:
@@ -47,9 +52,14 @@ def reported_copy(task: Any, original: Any) -> Any:
     if not (task._squashed or task._finalized):
         # The copy for an item that was skipped, say: core adds what its blocks say to what it has of them already.
         reported.from_attrs(task.dump_attrs())
-    # Callbacks may do with them what they like: the task may go on, and its result may hold the same lists.
-    reported._args = own_containers(task._args)
+    for name in CHANGING:
+        setattr(reported, f"_{name}", own_containers(getattr(reported, f"_{name}")))
     if task._uuid == original._uuid:
         reported._parent = original._parent
     reported._finalized = reported._squashed = True
     return reported
+
+
+def reported_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What core dumped of a task, by the names of its fields, with containers of its own where the task goes on."""
+    return {**fields, **{name: own_containers(fields[name]) for name in CHANGING}}

@@ -48,10 +48,11 @@ ON_HOSTS = {"there": "line 1\nline 2\nlast without end", "folder/inner": "inner 
 
 @dataclass(frozen=True)
 class Written:
-    """A playbook on disk, and the arguments to run it with."""
+    """A playbook on disk, and the arguments and settings to run it with."""
 
     playbook: pathlib.Path
     arguments: list[str]
+    environment: dict[str, str]
 
 
 class Writer:
@@ -142,6 +143,13 @@ class Writer:
         play["handlers"] = self.fill(GRAMMAR["handlers"])
         return play
 
+    def settings(self) -> dict[str, str]:
+        """Some of core's settings, as the environment has them."""
+        found: dict[str, str] = {}
+        for _ in range(self.random.randrange(5)):
+            found.update(self.one("setting"))
+        return found
+
     def write(self, directory: pathlib.Path, plays: int, tasks: int) -> Written:
         """Write the playbook and all it needs into `directory`."""
         files: dict[str, Any] = {"playbook.yml": [self.play(tasks) for _ in range(plays)]}
@@ -166,7 +174,7 @@ class Writer:
                 member = tarfile.TarInfo(name)
                 member.size = 5
                 archive.addfile(member, io.BytesIO(b"12345"))
-        return Written(directory / "playbook.yml", self.one("arguments"))
+        return Written(directory / "playbook.yml", self.one("arguments"), self.settings())
 
 
 def lay_out(scratch: pathlib.Path, hosts: int) -> None:

@@ -32,11 +32,14 @@ _PATTERNS = (
     (re.compile(r"ansible-local-\w+"), "ansible-local"),
     (re.compile(r"\b0x[0-9a-f]+"), "0x"),
     (re.compile(r"\bj?\d{8,}\.\d+"), "job"),
-    (re.compile(r"""[^\s"'=]*/run-\w+-of"""), "run-of"),
-    (re.compile(r"""[^\s"'=]*/remote-\d+/"""), "remote/"),
+    # From the beginning of a word only: else a long word is looked through once for each of its letters.
+    (re.compile(r"""(?<![^\s"'=])[^\s"'=]*/run-\w+-of"""), "run-of"),
+    (re.compile(r"""(?<![^\s"'=])[^\s"'=]*/remote-\d+/"""), "remote/"),
     (re.compile(r"\d+:\d+:\d+\.\d+"), "time"),
     (re.compile(r"/tmp/[\w/-]*tmp\w{6,}"), "temporary"),
     (re.compile(r"ansible_mitogen\.svc\.(ssh|local)\b"), r"\1"),
+    # A set, whose order depends on the hash seed.
+    (re.compile(r"(?<=Valid booleans include: )[\w', ]+"), "some"),
 )
 
 Event = dict[str, Any]
@@ -64,10 +67,11 @@ def normalized(value: Any) -> Any:
 
 def _comparable(event: Event) -> Event | None:
     """`event` as it is compared; None: whether and how often it occurs is a matter of chance."""
-    if event["event"] == POLL or (event["event"] == "v2_runner_retry" and BY_THE_CLOCK in event["task"]):
+    by_the_clock = BY_THE_CLOCK in str(event.get("task"))  # a name that is a template may be a number
+    if event["event"] == POLL or (event["event"] == "v2_runner_retry" and by_the_clock):
         return None
     kept = {key: item for key, item in event.items() if key != "thread"}
-    if BY_THE_CLOCK in event.get("task", "") and "result" in event:
+    if by_the_clock and "result" in event:
         kept["result"] = {**event["result"], "attempts": "some"}
     if ENDED in str(event.get("result", {}).get("msg", "")):
         kept.pop("said", None)

@@ -439,6 +439,39 @@ def test_a_callback_may_empty_the_arguments_of_the_tasks_it_is_told_about(every_
         assert len(run.results("again", "v2_runner_on_ok")) == 2, run.output
 
 
+ADDS = """
+from ansible.plugins.action import ActionBase
+class ActionModule(ActionBase):
+    _requires_connection = False
+    def run(self, tmp=None, task_vars=None):
+        self._task.environment.append({"ATTEMPT": "one more"})
+        return super().run(tmp, task_vars)
+"""
+WAITS = """
+import time
+from ansible.plugins.callback import CallbackBase
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION = 2.0
+    CALLBACK_NAME = "waits"
+    CALLBACK_NEEDS_ENABLED = True
+    def v2_runner_retry(self, result):
+        time.sleep(0.5)
+"""
+
+
+def test_a_callback_is_told_what_a_task_was_when_it_was_told(every_core: Lab) -> None:
+    """Core's actions add to the environment as they start a job; the next attempt does while callbacks hear of this."""
+    every_core.write(ADDS, "action_plugins/adds.py")
+    every_core.write(WAITS, "callback_plugins/waits.py")
+    play = every_core.write(HEAD + "    - {name: tries, adds: {}, until: false, retries: 2, delay: 0}\n")
+    slow = {**SAFE, "ANSIBLE_CALLBACKS_ENABLED": "waits,event_stream"}
+    core, ours = every_core.both(play, hosts=2, forks=2, **slow)
+    for run in (core, ours):
+        told = [each for each in run.events if each["event"] == "v2_runner_retry" and each["host"] == "h01"]
+        assert [len(each["attributes"]["environment"]) for each in told] == [2, 3], run.output
+    assert not differences(core.events, ours.events)
+
+
 def test_local_commands_have_the_environment_that_ansible_playbook_has_now(lab: Lab) -> None:
     shown = "$COUNTED $UNTIL_THIRD $FROM_START $PYTHONHASHSEED $OWN"
     own = "environment: {OWN: o, COUNTED: own}"

@@ -94,9 +94,14 @@ def see(lab: Lab, written: Written, strategy: str, place: pathlib.Path) -> Seen:
         "ansible_python_interpreter": "/usr/bin/python3",
         "ansible_async_dir": str(jobs),
     }
+    environment = {
+        "ANSIBLE_DEPRECATION_WARNINGS": "true",
+        "ANSIBLE_INJECT_FACT_VARS": "false",
+        **written.environment,
+    }
     run = lab.run(
         written.playbook, strategy, *written.arguments, hosts=HOSTS, forks=HOSTS, timeout=120, variables=variables,
-        ANSIBLE_DEPRECATION_WARNINGS="true", ANSIBLE_INJECT_FACT_VARS="false",
+        **environment,
     )  # fmt: skip
     return Seen(run, left_behind(scratch))
 
@@ -115,7 +120,8 @@ def check(lab: Lab, place: pathlib.Path, seed: int, plays: int, tasks: int) -> N
         by_itself = core.differs(see(lab, written, core_strategy, place))
         found = {where: how for where, how in found.items() if where not in by_itself}
     shown = "\n".join(list(found.values())[:8])
-    assert not found, f"seed {seed}: {len(found)} differences\n{shown}\n{written.arguments}\n{written.playbook}"
+    how_run = f"{written.arguments} {written.environment}\n{written.playbook}"
+    assert not found, f"seed {seed}: {len(found)} differences\n{shown}\n{how_run}"
 
 
 @pytest.mark.parametrize("seed", QUICK)
