@@ -143,11 +143,11 @@ class Writer:
         play["handlers"] = self.fill(GRAMMAR["handlers"])
         return play
 
-    def settings(self) -> dict[str, str]:
-        """Some of core's settings, as the environment has them."""
-        found: dict[str, str] = {}
-        for _ in range(self.random.randrange(5)):
-            found.update(self.one("setting"))
+    def some(self, name: str, limit: int) -> dict[str, Any]:
+        """Fewer than `limit` of the alternatives called `name`, in one."""
+        found: dict[str, Any] = {}
+        for _ in range(self.random.randrange(limit)):
+            found.update(self.one(name))
         return found
 
     def write(self, directory: pathlib.Path, plays: int, tasks: int) -> Written:
@@ -174,7 +174,12 @@ class Writer:
                 member = tarfile.TarInfo(name)
                 member.size = 5
                 archive.addfile(member, io.BytesIO(b"12345"))
-        return Written(directory / "playbook.yml", self.one("arguments"), self.settings())
+        written = Written(directory / "playbook.yml", self.one("arguments"), self.some("setting", 5))
+        for host in ("h01", "h02"):
+            if variables := self.some("of_connection", 3):
+                with (directory / f"host_vars/{host}.yml").open("a") as file:
+                    yaml.safe_dump(variables, file, allow_unicode=True, width=10000)
+        return written
 
 
 def lay_out(scratch: pathlib.Path, hosts: int) -> None:
