@@ -36,6 +36,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan, plan_key
+from ansible_mitogen_svc.controller.connection_timeout import timeout_of
 from ansible_mitogen_svc.controller.escalation import EscalationRefused, Refusal
 from ansible_mitogen_svc.controller.identity import NotBecome
 from ansible_mitogen_svc.controller.target import Hello
@@ -288,7 +289,7 @@ class LocalCommandTransport:
             argv=started.argv,
             environment=environment,
             cwd=started.cwd,
-            timeout=float(connection._play_context.timeout or 0) + START_ALLOWANCE,
+            timeout=timeout_of(connection, getattr(connection, "svc_templar", None)) + START_ALLOWANCE,
         )
 
     def environment_changes(self) -> Mapping[str, str | None]:

@@ -17,6 +17,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -29,6 +30,7 @@ from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller import transport
 from ansible_mitogen_svc.controller.connection_plan import ConnectionPlan
+from ansible_mitogen_svc.controller.connection_timeout import timeout_of
 from ansible_mitogen_svc.controller.hop import VIA, Hop
 from ansible_mitogen_svc.controller.session import session_lifecycle
 from ansible_mitogen_svc.controller.target import Target
@@ -138,8 +140,11 @@ class ReachingConnection(_Core):
 
     def _svc_still_there(self, target: Target) -> bool:
         """Whether a known target can be used; one that does not answer after a long silence is let go."""
-        seconds = float(self._play_context.timeout or constants.DEFAULT_TIMEOUT)
-        if target.still_answers(seconds, session_lifecycle.current().is_moving):
+        is_moving = session_lifecycle.current().is_moving
+        if target.was_heard_of(is_moving):
+            return True
+        seconds = timeout_of(self, self.svc_templar) or float(constants.DEFAULT_TIMEOUT)
+        if target.still_answers(seconds, is_moving):
             return True
         display.vvv(f"no answer within {seconds:.0f} seconds after a long silence: connecting anew", host=self.svc_name)
         counters.add("connections", "silent")
@@ -199,8 +204,11 @@ class ReachingConnection(_Core):
         return str(value) if value is not None else ""
 
     def _svc_hop(self) -> Hop | None:
-        via, timeout = self.svc_via, self._play_context.timeout
-        return Hop(via, self.svc_variables, self.svc_templar, timeout, (self.svc_inventory_host,)) if via else None
+        via = self.svc_via
+        if not via:
+            return None
+        timeout = math.ceil(timeout_of(self, self.svc_templar))
+        return Hop(via, self.svc_variables, self.svc_templar, timeout, (self.svc_inventory_host,))
 
     @property
     def svc_files_wanted(self) -> bool:

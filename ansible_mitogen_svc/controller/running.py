@@ -29,6 +29,7 @@ from ansible.utils.display import Display
 
 from ansible_mitogen_svc.controller import identity as identities
 from ansible_mitogen_svc.controller.batch import Batch, Outcome, outcome_of
+from ansible_mitogen_svc.controller.connection_timeout import timeout_of
 from ansible_mitogen_svc.controller.escalation import EscalationRefused
 from ansible_mitogen_svc.controller.loop_ahead import LoopAhead, run_of
 from ansible_mitogen_svc.controller.pair import HeldRun, Sequel
@@ -267,10 +268,7 @@ class RunningConnection(ReachingConnection):
 
     def _svc_become_timeout(self) -> float:
         """Seconds that core waits for a become prompt: 2 more than the connection's timeout (ssh plugin)."""
-        try:
-            return 2.0 + float(self.get_option("timeout"))
-        except (KeyError, TypeError, ValueError):
-            return 12.0
+        return 2.0 + timeout_of(self, self.svc_templar)
 
     def svc_call(
         self,

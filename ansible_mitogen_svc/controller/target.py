@@ -214,12 +214,16 @@ class Target:
         self.answered = time.monotonic()
         return read_answer(data)
 
+    def was_heard_of(self, is_moving: Callable[[Target, float], bool]) -> bool:
+        """Whether it has answered lately, or something is on its way there; `is_moving`: `TaskSession.is_moving`."""
+        return time.monotonic() - self.answered < SILENCE or is_moving(self, SILENCE)
+
     def still_answers(self, seconds: float, is_moving: Callable[[Target, float], bool]) -> bool:
         """Whether something can be asked there: after a long silence that is tried, for at most `seconds`.
 
         :param is_moving: `TaskSession.is_moving`; behind a file on a slow link an answer may take longer than that.
         """
-        if time.monotonic() - self.answered < SILENCE or is_moving(self, SILENCE):
+        if self.was_heard_of(is_moving):
             return True
         try:
             self.call(LOGIN_ZYGOTE, {"op": "ping"}, timeout=seconds)

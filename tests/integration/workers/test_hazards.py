@@ -517,6 +517,32 @@ def test_a_remote_tmp_without_a_leading_slash_is_where_commands_start(
     assert not differences(core.events, ours.events)
 
 
+def test_variables_of_connections_may_be_templates_in_each_item_and_each_task(every_core_over_ssh: Lab) -> None:
+    """Core gives connections a play context with variables as they were written."""
+    variables = {
+        "ansible_ssh_timeout": "{{ 20 + n }}",
+        "ansible_ssh_retries": "{{ n - 1 }}",
+        "ansible_ssh_extra_args": "-o SetEnv=B={{ n }}",
+        "ansible_host_key_checking": "{{ n > 0 }}",
+        "ansible_shell_executable": "{{ '/bin/' ~ 'sh' }}",
+        "ansible_remote_tmp": "{{ scratch }}/{{ n }}",
+        "ansible_become_user": "{{ 'no' ~ 'body' }}",
+        "ansible_become_flags": "{{ '-H -S -n' }}",
+        "ansible_user": "{{ 'root' }}",
+        "ansible_python_interpreter": "{{ '/usr/bin/' ~ 'python3' }}",
+    }
+    play = every_core_over_ssh.write(
+        HEAD
+        + "    - {name: first, command: echo one, changed_when: false}\n"
+        + "    - {name: items, command: 'echo {{ item }}', loop: [1, 2, 3]}\n"
+        + "    - {name: written, copy: {content: '{{ n }}', dest: '{{ scratch }}/of {{ n }}'}}\n"
+        + "    - {name: theirs, command: id -un, become: true, loop: [1, 2]}\n"
+    )
+    core, ours = every_core_over_ssh.both(play, hosts=2, forks=2, variables=variables)
+    assert core.returncode == ours.returncode == 0, core.output + ours.output
+    assert not differences(core.events, ours.events)
+
+
 def test_a_become_command_decides_what_is_left_of_the_environment(lab: Lab) -> None:
     if subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode:
         pytest.skip("sudo wants a password here")
