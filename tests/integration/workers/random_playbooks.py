@@ -4,7 +4,8 @@
 
 What a playbook can hold is said by the grammar in random_playbooks.yml. Most tasks are sensible; some name what does
 not exist, have the wrong type, or do not template: their errors are results like others. Keywords are mixed in with
-any task, and tasks are put into blocks, roles, included files and handlers. Runs in pytest's process.
+any task, and tasks are put into blocks, roles, included files and handlers. So are some of core's settings and, for
+single hosts, variables of connections. Runs in pytest's process.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ ENDED = "ended its worker with SystemExit"
 INTERNAL = ("_ansible_tmpdir", "_ansible_remote_tmp")
 _PATTERNS = (
     (re.compile(r"ansible-tmp-[\d.-]+"), "ansible-tmp"),
+    (re.compile(r"ansible-moduletmp-[\d.]+-\w+"), "ansible-moduletmp"),
     (re.compile(r"ansible-local-\w+"), "ansible-local"),
     (re.compile(r"\b0x[0-9a-f]+"), "0x"),
     (re.compile(r"\bj?\d{8,}\.\d+"), "job"),
