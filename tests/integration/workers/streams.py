@@ -39,8 +39,6 @@ _PATTERNS = (
     (re.compile(r"\d+:\d+:\d+\.\d+"), "time"),
     (re.compile(r"/tmp/[\w/-]*tmp\w{6,}"), "temporary"),
     (re.compile(r"ansible_mitogen\.svc\.(ssh|local)\b"), r"\1"),
-    # Of ssh, where core has it give a terminal: see docs/differences.md.
-    (re.compile(r"Shared connection to \S+ closed\.\s*"), ""),
     # A set, whose order depends on the hash seed.
     (re.compile(r"(?<=Valid booleans include: )[\w', ]+"), "some"),
 )
